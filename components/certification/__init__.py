@@ -1,0 +1,1 @@
+"""Certification by randomized smoothing: noise, sampling, bounds, the reference procedure and its table."""

@@ -1,0 +1,100 @@
+"""The reference procedure of Cohen et al. 2019 (algorithm 2, CERTIFY)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from components.certification.bounds import certified_radius, lower_bound
+from components.certification.sampling import count_classes
+from components.data.prepared import to_unit_interval
+from components.params import Certify
+
+ABSTAIN = -1
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """With probability >= 1 - failure_prob over the sampling, the smoothed classifier answers `predict` on the whole
+    open L2 ball of `radius` around the image; `ABSTAIN` claims nothing."""
+
+    predict: int
+    radius: float
+    selected: int
+    """The class chosen on the first n0 samples, also where the bound did not suffice."""
+    counts: list[int]
+    """Of the n estimation samples, how many fell to each class."""
+    p_lower: float
+
+
+def certify_image(
+    network: nn.Module,
+    image: Tensor,
+    sigma: float,
+    *,
+    num_classes: int,
+    n0: int,
+    n: int,
+    failure_prob: float,
+    seed: int,
+    index: int,
+) -> Certificate:
+    """Choose a class on `n0` samples, bound its probability on `n` fresh ones.
+
+    Args:
+        network: in eval mode.
+        image: float32 (C, H, W).
+        seed, index: key the noise; samples 0 to n0 select, samples n0 to n0 + n estimate.
+
+    Raises:
+        ValueError: the image is not finite or leaves [0, 1].
+        FloatingPointError: a logit is not finite.
+    """
+    if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
+        raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+
+    def count(start: int, stop: int) -> np.ndarray:
+        return count_classes(
+            network, image, sigma, num_classes=num_classes, seed=seed, index=index, start=start, stop=stop
+        )
+
+    selected = int(count(0, n0).argmax())
+    counts = count(n0, n0 + n)
+    p_lower = lower_bound(int(counts[selected]), n, failure_prob)
+    if p_lower <= 0.5:
+        return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), p_lower)
+    return Certificate(selected, certified_radius(p_lower, sigma), selected, counts.tolist(), p_lower)
+
+
+def certify_images(
+    network: nn.Module,
+    pixels: np.ndarray,
+    indices: Iterable[int],
+    sigma: float,
+    *,
+    max_value: int,
+    num_classes: int,
+    settings: Certify,
+    seed: int,
+) -> Iterator[tuple[int, Certificate]]:
+    """Certify the images of `pixels`, uint8 (N, C, H, W), at `indices`, one after the other."""
+    device = next(network.parameters()).device
+    network.eval()
+    for index in indices:
+        image = to_unit_interval(torch.from_numpy(pixels[index]), max_value).to(device)
+        yield (
+            index,
+            certify_image(
+                network,
+                image,
+                sigma,
+                num_classes=num_classes,
+                n0=settings.n0,
+                n=settings.n,
+                failure_prob=settings.failure_prob,
+                seed=seed,
+                index=index,
+            ),
+        )

@@ -1,0 +1,156 @@
+"""What must hold of prepared data before anything is trained on it, checked with Great Expectations.
+
+The arrays are described by one frame with a row per image and one with a row per class and split; each rule is an
+expectation on a column, so that what breaks names its rows.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.data.prepared import Description, Split
+
+NAMED_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation on one column, and what it means to a person."""
+
+    says: str
+    expectation: str
+    column: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Broken:
+    says: str
+    rows: list[str]
+    """Every offending row, such as 'train 17'."""
+
+    def __str__(self) -> str:
+        more = f", ... ({len(self.rows)} in all)" if len(self.rows) > NAMED_ROWS else ""
+        return f"{self.says}: {', '.join(self.rows[:NAMED_ROWS])}{more}"
+
+
+def image_rules(description: Description) -> list[Rule]:
+    labels = list(range(len(description.classes)))
+    same: dict[str, list[Any]] = {"value_set": [True]}
+    return [
+        Rule("image without a label", "ExpectColumnValuesToNotBeNull", "label", {}),
+        Rule(
+            f"label outside the classes 0 to {labels[-1]}", "ExpectColumnValuesToBeInSet", "label", {"value_set": labels}
+        ),
+        Rule("label without an image", "ExpectColumnValuesToBeInSet", "has_image", same),
+        Rule(f"image shape is not {description.image_shape}", "ExpectColumnValuesToBeInSet", "shape_agrees", same),
+        Rule("pixels are not uint8", "ExpectColumnValuesToBeInSet", "is_uint8", same),
+        Rule(
+            f"pixel above {description.max_value}",
+            "ExpectColumnValuesToBeBetween",
+            "max",
+            {"min_value": 0, "max_value": description.max_value},
+        ),
+        Rule("constant image", "ExpectColumnValuesToBeBetween", "spread", {"min_value": 1}),
+        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", "twin_in_train", {}),
+    ]
+
+
+def class_rules(min_class_share: float) -> list[Rule]:
+    return [
+        Rule(
+            f"class with less than {min_class_share:g} of a balanced share",
+            "ExpectColumnValuesToBeBetween",
+            "relative_share",
+            {"min_value": min_class_share},
+        )
+    ]
+
+
+def describe_images(splits: dict[str, Split], description: Description) -> pd.DataFrame:
+    """One row per image or label, whichever there are more of; indexed by names such as 'train 17'."""
+    rows = [row for name, split in splits.items() for row in _describe_split(name, split, description)]
+    frame = pd.DataFrame(rows).set_index("row", drop=False)
+    train = frame[frame["split"] == "train"]
+    first_in_train = train.drop_duplicates("digest").set_index("digest")["row"]
+    frame["twin_in_train"] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
+    return frame
+
+
+def _describe_split(name: str, split: Split, description: Description) -> Iterator[dict[str, Any]]:
+    for i in range(max(len(split.images), len(split.labels))):
+        image = split.images[i] if i < len(split.images) else None
+        label = split.labels[i] if i < len(split.labels) else None
+        yield {
+            "row": f"{name} {i}",
+            "split": name,
+            "label": None if label is None else float(label),
+            "has_image": image is not None,
+            "shape_agrees": image is None or list(image.shape) == description.image_shape,
+            "is_uint8": image is None or image.dtype == np.uint8,
+            "max": None if image is None else float(image.max()),
+            "spread": None if image is None else float(image.max()) - float(image.min()),
+            "digest": None if image is None else hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+        }
+
+
+def describe_classes(splits: dict[str, Split], description: Description) -> pd.DataFrame:
+    """One row per split and class, with its share relative to a perfectly balanced split."""
+    rows = []
+    for name, split in splits.items():
+        for label, title in enumerate(description.classes):
+            share = float(np.mean(split.labels == label)) * len(description.classes) if len(split.labels) else 0.0
+            rows.append({"row": f"{name} class {title}", "relative_share": share})
+    return pd.DataFrame(rows).set_index("row", drop=False)
+
+
+def check(
+    splits: dict[str, Split], description: Description, *, min_class_share: float
+) -> tuple[list[Broken], dict[str, Any]]:
+    """Run every rule.
+
+    Returns:
+        What is broken, empty when all is well, and a report of all rules as plain values.
+    """
+    frames = [
+        (describe_images(splits, description), image_rules(description)),
+        (describe_classes(splits, description), class_rules(min_class_share)),
+    ]
+    broken, report = [], []
+    for frame, rules in frames:
+        for rule, rows in zip(rules, _run_rules(frame, rules), strict=True):
+            if rows:
+                broken.append(Broken(rule.says, rows))
+            report.append({"rule": rule.says, "column": rule.column, "checked": len(frame), "broken": rows})
+    return broken, {"success": not broken, "data_sha256": description.sha256, "rules": report}
+
+
+def _run_rules(frame: pd.DataFrame, rules: list[Rule]) -> list[list[str]]:
+    """The names of the rows that break each rule."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    from great_expectations import expectations
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("prepared").add_dataframe_asset("rows")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame.reset_index(drop=True)})
+    suite = gx.ExpectationSuite(
+        name="prepared",
+        expectations=[getattr(expectations, rule.expectation)(column=rule.column, **rule.arguments) for rule in rules],
+    )
+    result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
+    validation = batch.validate(suite, result_format=result_format)
+    names: list[list[str]] = []
+    for rule, result in zip(rules, validation.results, strict=True):
+        if result.exception_info and result.exception_info.get("raised_exception"):
+            raise RuntimeError(f"the rule '{rule.says}' could not be checked: {result.exception_info}")
+        names.append([entry["row"] for entry in result.result.get("unexpected_index_list") or []])
+        assert bool(names[-1]) != bool(result.success), f"'{rule.says}' failed without naming a row"
+    return names

@@ -1,0 +1,1 @@
+"""What tables of certificates say: metrics, paired comparison, plots, report."""

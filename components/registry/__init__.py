@@ -1,0 +1,1 @@
+"""MLflow: the tracking of runs, the registered models, and the classifier that they hold."""

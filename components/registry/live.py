@@ -1,0 +1,56 @@
+"""The history of a training, shown in MLflow while it runs. Never stops the training."""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from components.training.fit import EpochStats
+
+
+class LiveHistory:
+    """Logs each epoch to the training's run; the first failure is said once and ends the logging, not the training:
+    registration logs from the files what is missing here."""
+
+    def __init__(self, store: Path, experiment: str, training_key: str, facts: dict[str, Any]) -> None:
+        """See `tracking.connect` and `tracking.start_training_run` for the arguments."""
+        self._arguments = (store, experiment, training_key, facts)
+        self._run: Any = None
+        self._tracking: Any = None
+
+    def __enter__(self) -> "LiveHistory":
+        store, experiment, training_key, facts = self._arguments
+        # a server that is down answers within seconds, not after MLflow's minutes of retries
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        try:
+            from components.registry import tracking
+
+            self._tracking = tracking.Tracking(store, experiment)
+            self._run = self._tracking.start_training_run(training_key, facts)
+        except ImportError:
+            print("MLflow is not installed here: registration will log this training's history", file=sys.stderr)
+        except Exception as error:  # whatever a tracking server does, the training goes on
+            self._give_up(error)
+        return self
+
+    def log(self, stats: EpochStats) -> None:
+        if self._run is not None:
+            try:
+                self._tracking.log_epochs(self._run, [asdict(stats)])
+            except Exception as error:
+                self._give_up(error)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._run is not None:
+            try:
+                self._tracking.end_run(self._run, "FINISHED" if kind is None else "KILLED")
+            except Exception as failure:
+                self._give_up(failure)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"MLflow cannot be reached ({reason}): training goes on, registration will catch up", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""All that is written to MLflow. Runs and versions are found by content, so that every call can be repeated."""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow  # noqa: E402  (after the setting that it reads when imported)
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag  # noqa: E402
+from mlflow.entities.model_registry import ModelVersion  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+TRAINING_KEY = "training_key"
+CONTENT = "content_sha256"
+"""Tags: identity of the training; hash of weights and table of certificates."""
+CHALLENGER = "challenger"
+
+
+class Tracking:
+    """One MLflow experiment on one server: MLFLOW_TRACKING_URI, or else the project's own store."""
+
+    def __init__(self, store: Path, experiment: str) -> None:
+        """Args:
+        store: folder of the default store, an SQLite file and the artifacts; used without MLFLOW_TRACKING_URI.
+        experiment: name of the experiment, made on first use.
+        """
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        location = None
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            store.mkdir(parents=True, exist_ok=True)
+            mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
+            location = (store.resolve() / "mlartifacts").as_uri()
+        self.uri = mlflow.get_tracking_uri()
+        self.client = mlflow.MlflowClient()
+        with _locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
+            self.experiment_id = self._find_or_create_experiment(experiment, location)
+
+    def _find_or_create_experiment(self, name: str, location: str | None) -> str:
+        if (found := self.client.get_experiment_by_name(name)) is not None:
+            return str(found.experiment_id)
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def start_training_run(self, training_key: str, facts: dict[str, Any]) -> str:
+        """The id of the one run of this training: found by its key, or created; marked as running."""
+        filter_string = f"tags.{TRAINING_KEY} = '{training_key}'"
+        found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            name = f"{facts['method']} sigma {facts['sigma']}"
+            run_id = self.client.create_run(self.experiment_id, tags={TRAINING_KEY: training_key}, run_name=name).info.run_id
+            self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
+        self.client.update_run(run_id, status="RUNNING")
+        return str(run_id)
+
+    def end_run(self, run_id: str, status: str) -> None:
+        self.client.set_terminated(run_id, status)
+
+    def log_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Loss, accuracy under noise and learning rate, each at its epoch."""
+        now = int(time.time() * 1000)
+        self._log_metrics(
+            run_id,
+            [
+                Metric(name, float(row[name]), now, int(row["epoch"]))
+                for row in rows
+                for name in ("loss", "noisy_accuracy", "learning_rate")
+            ],
+        )
+
+    def log_missing_epochs(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        """The epochs of a history that the live logging did not reach."""
+        logged = {metric.step for metric in self.client.get_metric_history(run_id, "learning_rate")}
+        self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged])
+
+    def find_complete_run(self, training_key: str, content: str) -> str | None:
+        """The id of the training's run if it already holds this certification."""
+        filter_string = f"tags.{TRAINING_KEY} = '{training_key}' and tags.{CONTENT} = '{content}'"
+        found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def complete_run(
+        self,
+        run_id: str,
+        content: str,
+        *,
+        metrics: dict[str, float],
+        curve: list[tuple[float, float]],
+        tags: dict[str, str],
+        dataset: tuple[str, str, str],
+        files: Iterable[tuple[Path, str]],
+    ) -> None:
+        """Add the certification to a training's run and finish it; marked as complete last, so that an interrupted
+        call is repeated.
+
+        Args:
+            curve: (radius, certified accuracy) points, drawn over the radius in thousandths.
+            dataset: name, SHA-256, origin.
+            files: (file or folder, folder in the run's artifacts) pairs.
+        """
+        now = int(time.time() * 1000)
+        values = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        points = [Metric("certified_accuracy", value, now, round(radius * 1000)) for radius, value in curve]
+        self._log_metrics(run_id, values + points)
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        name, sha256, origin = dataset
+        entry = Dataset(name=name, digest=sha256[:36], source_type="local", source=origin)
+        self.client.log_inputs(run_id, [DatasetInput(entry)])
+        for path, folder in files:
+            (self.client.log_artifacts if path.is_dir() else self.client.log_artifact)(run_id, str(path), folder)
+        self.client.set_tag(run_id, CONTENT, content)
+        self.end_run(run_id, "FINISHED")
+
+    def _log_metrics(self, run_id: str, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), 1000):  # the most that one request may hold
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+    # --- registered models --------------------------------------------------------------------------------------
+
+    def find_version(self, name: str, content: str) -> ModelVersion | None:
+        """The version of a registered model that holds these weights and this table, if any."""
+        filter_string = f"name = '{name}' and tags.{CONTENT} = '{content}'"
+        return next(iter(self.client.search_model_versions(filter_string)), None)
+
+    def register(self, name: str, model_uri: str, content: str, tags: dict[str, str]) -> ModelVersion:
+        """A new version of a registered model."""
+        return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+
+    def challenge(self, name: str, version: ModelVersion) -> None:
+        """Point the alias `challenger` at a version."""
+        try:
+            if str(self.client.get_model_version_by_alias(name, CHALLENGER).version) == str(version.version):
+                return
+        except MlflowException:  # no challenger yet
+            pass
+        self.client.set_registered_model_alias(name, CHALLENGER, str(version.version))
+
+
+class _locked:
+    """Hold an exclusive lock on a file; the system lets go of it when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""Training: the loop, the attack it needs, and one file per method."""

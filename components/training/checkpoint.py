@@ -1,0 +1,35 @@
+"""Checkpoints of a training: written to a temporary name and moved into place, so that a killed run leaves no torn one."""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEEP = 2
+
+
+def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
+    """Write the state after `epoch` finished epochs and drop all but the last few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"epoch-{epoch:05d}.pt"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for old in sorted(folder.glob("epoch-*.pt"))[:-KEEP]:
+        old.unlink(missing_ok=True)
+
+
+def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest state that can be read, or None; what cannot be read is named on stderr and skipped."""
+    for path in sorted(folder.glob("epoch-*.pt"), reverse=True):
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            print(f"skipping the checkpoint {path}: {str(error).splitlines()[0]}", file=sys.stderr)
+    return None

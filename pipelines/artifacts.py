@@ -1,0 +1,77 @@
+"""Every path, once. Relative paths lie in the workspace that a command runs in."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from components.params import level_key
+
+PARAMS = Path("params.yaml")
+PLOT_TEMPLATE = Path("plots/certified_accuracy.json")
+
+TRAIN_SPLIT = Path("data/prepared/train")
+TEST_SPLIT = Path("data/prepared/test")
+DESCRIPTION = Path("data/prepared/description.json")
+VALIDATION = Path("data/validation.json")
+
+METRICS = Path("evaluation/metrics.json")
+CURVES = Path("evaluation/curves.csv")
+REPORT = Path("evaluation/report")
+"""Folder of the pages for people: report.md, certified_accuracy.png and .html."""
+
+TRAINING_CODE = [Path("components/training"), Path("components/networks.py")]
+"""The code that a training's result depends on."""
+
+
+def model(sigma: float) -> Path:
+    """Weights and card: what certification reads."""
+    return Path("models") / level_key(sigma)
+
+
+def history(sigma: float) -> Path:
+    """One row per epoch."""
+    return Path("training_logs") / level_key(sigma) / "history.csv"
+
+
+def provenance(sigma: float) -> Path:
+    """Commit, hardware and versions of the training: facts that no later stage's result depends on."""
+    return Path("training_logs") / level_key(sigma) / "provenance.json"
+
+
+def certificates(sigma: float) -> Path:
+    return Path("certificates") / level_key(sigma) / "table.tsv"
+
+
+def certificates_identity(sigma: float) -> Path:
+    """What the table is a function of: weights, data, procedure, seed."""
+    return Path("certificates") / level_key(sigma) / "identity.json"
+
+
+def state_root() -> Path:
+    """Where tracking store, checkpoints and partial tables live: the main checkout, also seen from a git worktree or
+    from the temporary copy that `dvc exp run --temp` works in. Nothing here is an output of a stage."""
+    if in_experiment():
+        return Path(os.environ["DVC_ROOT"]).resolve() / ".state"
+    git = subprocess.run(
+        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"], capture_output=True, text=True
+    )
+    main = Path(git.stdout.strip()).parent if git.returncode == 0 else Path.cwd()
+    return main / ".state"
+
+
+def in_experiment() -> bool:
+    """Whether DVC runs this process as an experiment; it then names the main checkout in DVC_ROOT."""
+    return "DVC_EXP_NAME" in os.environ and "DVC_ROOT" in os.environ
+
+
+def tracking_store() -> Path:
+    """Folder of the MLflow store that is used without MLFLOW_TRACKING_URI."""
+    return state_root() / "mlflow"
+
+
+def checkpoints(training_key: str) -> Path:
+    return state_root() / "checkpoints" / training_key[:16]
+
+
+def partial_tables(identity_key: str) -> Path:
+    return state_root() / "partial_tables" / identity_key[:16]

@@ -1,0 +1,41 @@
+"""Evaluate all tables of certificates: metrics per noise level, curves, report, plot."""
+
+import pandas as pd
+
+from components.certification import table
+from components.data.prepared import load_description
+from components.evaluation import metrics, plots, report
+from components.files import read_json, write_json, write_text
+from components.params import Params, level_key
+from pipelines import artifacts
+from pipelines.command import run_stage
+
+
+def run(params: Params) -> None:
+    description = load_description(artifacts.DESCRIPTION)
+    summaries, curves = {}, []
+    for sigma in params.sigmas:
+        certificates = table.read(artifacts.certificates(sigma))
+        identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
+        summaries[level_key(sigma)] = metrics.summarize(
+            certificates,
+            params.evaluate.radii,
+            sigma=sigma,
+            n=identity["n"],
+            failure_prob=identity["failure_prob"],
+        )
+        curves.append(metrics.curve(certificates, sigma))
+    all_curves = pd.concat(curves)
+
+    write_json(artifacts.METRICS, summaries)
+    write_text(artifacts.CURVES, all_curves.to_csv(index=False))
+    artifacts.REPORT.mkdir(parents=True, exist_ok=True)
+    png = artifacts.REPORT / "certified_accuracy.png"
+    write_text(artifacts.REPORT / "report.md", report.markdown_report(summaries, description.source, png.name))
+    spec = plots.certified_accuracy_spec(all_curves, artifacts.PLOT_TEMPLATE)
+    plots.render(spec, png, png.with_suffix(".html"))
+    print(report.text_table(*report.summary_rows(summaries, columns=5)))
+
+
+if __name__ == "__main__":
+    run_stage(run, __doc__)

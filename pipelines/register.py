@@ -1,0 +1,96 @@
+"""Register what was certified: complete each training's MLflow run and make its model a challenger.
+
+Idempotent: the run is found by the training's key, the model version by the hash of weights and table. In an
+experiment (`dvc exp run`) runs are logged, but no model is registered and no alias moves.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from components import model_card
+from components.certification import table
+from components.data.prepared import load_description
+from components.evaluation import metrics, report
+from components.files import read_json
+from components.identity import hash_file, hash_value
+from components.model_card import ModelCard
+from components.params import Params, level_key
+from components.registry.smoothed_model import log_model
+from components.registry.tracking import Tracking
+from pipelines import artifacts
+from pipelines.command import run_stage
+
+
+def run(params: Params) -> None:
+    tracking = Tracking(artifacts.tracking_store(), params.register.name)
+    summaries = read_json(artifacts.METRICS, "run the evaluate stage again")
+    header, rows = report.summary_rows(summaries, columns=5)
+    for row, sigma in zip(rows, params.sigmas, strict=True):
+        card = model_card.load_card(artifacts.model(sigma))
+        content = hash_value([card.weights_sha256, hash_file(artifacts.certificates(sigma))])
+        summary = summaries[level_key(sigma)]
+        run_id = complete_run(tracking, sigma, card, summary, content)
+        if artifacts.in_experiment():
+            row.append("(experiment)")
+        else:
+            row.append(register_version(tracking, params, sigma, summary, run_id, content))
+    print(report.text_table([*header, "registered as"], rows))
+    print(f"plots:  {artifacts.REPORT}/certified_accuracy.html and .png, or `dvc plots show`")
+    print(f"report: {artifacts.REPORT}/report.md")
+    print(f"runs:   mlflow ui --backend-store-uri {tracking.uri}" if "sqlite" in tracking.uri else f"runs:   {tracking.uri}")
+
+
+def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dict[str, Any], content: str) -> str:
+    """The run that the training logged to, or a new one, with all that the files say; its id."""
+    if run_id := tracking.find_complete_run(card.training_key, content):
+        return run_id
+    run_id = tracking.start_training_run(card.training_key, card.training)
+    tracking.log_missing_epochs(run_id, pd.read_csv(artifacts.history(sigma)).to_dict("records"))
+    description = load_description(artifacts.DESCRIPTION)
+    certificates = table.read(artifacts.certificates(sigma))
+    points = metrics.curve(certificates, sigma)
+    provenance = read_json(artifacts.provenance(sigma), "run the train stage again")
+    identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
+    tracking.complete_run(
+        run_id,
+        content,
+        metrics=flat_metrics(summary),
+        curve=list(zip(points["radius"], points["certified_accuracy"], strict=True)),
+        tags={**{f"certify.{name}": str(value) for name, value in identity.items()}, **provenance},
+        dataset=(description.source, description.sha256, description.origin),
+        files=[
+            (artifacts.certificates(sigma).parent, "certificates"),
+            (artifacts.history(sigma).parent, "training_log"),
+            (artifacts.CURVES, "evaluation"),
+            (artifacts.REPORT, "evaluation"),
+        ],
+    )
+    return run_id
+
+
+def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """A summary as MLflow metrics: certified accuracy under one name per radius."""
+    names = ("acr", "acr_standard_error", "constant_classifier_acr", "clean_accuracy", "abstention")
+    by_radius = {
+        f"certified_accuracy_at_{radius}": value["value"] for radius, value in summary["certified_accuracy"].items()
+    }
+    return {name: summary[name] for name in names if summary[name] is not None} | by_radius
+
+
+def register_version(
+    tracking: Tracking, params: Params, sigma: float, summary: dict[str, Any], run_id: str, content: str
+) -> str:
+    """The model version of this content, made where it is new, as the challenger; its name and number."""
+    name = f"{params.register.name}-sigma-{level_key(sigma)}"
+    version = tracking.find_version(name, content)
+    if version is None:
+        uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
+        tags = {"sigma": level_key(sigma)} | {key: str(value) for key, value in flat_metrics(summary).items()}
+        version = tracking.register(name, uri, content, tags)
+    tracking.challenge(name, version)
+    return f"{name} v{version.version}"
+
+
+if __name__ == "__main__":
+    run_stage(run, __doc__)
