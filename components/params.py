@@ -91,6 +91,8 @@ class Train:
     """`textbook` drops at decay_every, 2*decay_every, ...; `published` one epoch later, as the published runs did."""
     warmup_epochs: Count
     """Epochs over which the method's own loss terms reach their full weight."""
+    threads: Count
+    """CPU threads: part of the result, as the order of summation depends on it."""
     smoothmix: SmoothMix
 
 
@@ -120,8 +122,6 @@ class Register:
 @dataclass(frozen=True)
 class Params:
     seed: Seed
-    threads: Count
-    """CPU threads of a training or a certification: part of the result, as the order of summation depends on it."""
     noise_levels: dict[str, dict[str, Any]]
     """The sigmas, each with the hyper-parameters of the method that differ at that level."""
     prepare: Prepare

@@ -7,7 +7,6 @@ from pathlib import Path
 from components.params import level_key
 
 PARAMS = Path("params.yaml")
-PLOT_TEMPLATE = Path("plots/certified_accuracy.json")
 
 TRAIN_SPLIT = Path("data/prepared/train")
 TEST_SPLIT = Path("data/prepared/test")
@@ -19,7 +18,10 @@ CURVES = Path("evaluation/curves.csv")
 REPORT = Path("evaluation/report")
 """Folder of the pages for people: report.md, certified_accuracy.png and .html."""
 
-TRAINING_CODE = [Path("components/training"), Path("components/networks.py")]
+SOURCE = Path(__file__).parents[1]
+"""Where the code lies, whatever the workspace."""
+PLOT_TEMPLATE = SOURCE / "plots/certified_accuracy.json"
+TRAINING_CODE = [SOURCE / "components/training", SOURCE / "components/networks.py"]
 """The code that a training's result depends on."""
 
 

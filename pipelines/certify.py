@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from components import model_card
+from components import trained_model
 from components.certification import table
 from components.certification.certify import certify_images
 from components.certification.noise import CHUNK
 from components.certification.sampling import BLOCK
 from components.data.prepared import Description, load_description, load_split
-from components.device import use_device
+from components.device import available_cores, use_device
 from components.files import write_json
 from components.identity import derive_seed, hash_value
 from components.model_card import ModelCard
@@ -24,8 +24,8 @@ from pipelines.command import run_stage_at_sigma
 
 def run(params: Params, sigma: float) -> None:
     settings, description = params.certify, load_description(artifacts.DESCRIPTION)
-    device = use_device(params.threads)
-    network, card = model_card.load(artifacts.model(sigma), device)
+    device = use_device(threads=1)  # images run side by side instead, which changes no result
+    network, card = trained_model.load(artifacts.model(sigma), device)
     check_fit(card, description, sigma)
     split = load_split(artifacts.TEST_SPLIT)
     indices = range(0, len(split.labels), settings.every)
@@ -44,6 +44,7 @@ def run(params: Params, sigma: float) -> None:
             num_classes=len(card.classes),
             settings=settings,
             seed=identity["seed"],
+            workers=1 if device.type == "cuda" else available_cores(),
         )
         for index, certificate in certificates:
             line = table.format_row(index, int(split.labels[index]), certificate, settings.n0, settings.n)
@@ -74,7 +75,6 @@ def table_identity(params: Params, card: ModelCard, description: Description, de
         "weights_sha256": card.weights_sha256,
         "precision": card.precision,
         "images_sha256": description.test_sha256,
-        "threads": params.threads,
         "device": device,
         "torch": version("torch"),
         "block": BLOCK,

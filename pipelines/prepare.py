@@ -19,7 +19,8 @@ def run(params: Params) -> None:
     save_split(train, artifacts.TRAIN_SPLIT)
     save_split(test, artifacts.TEST_SPLIT)
     save_description(description, artifacts.DESCRIPTION)
-    print(f"prepared {description.train_images} training and {description.test_images} test images from {description.origin}")
+    counts = f"{description.train_images} training and {description.test_images} test images"
+    print(f"prepared {counts} from {description.origin}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from components import model_card
 from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation import metrics, report
 from components.files import read_json
 from components.identity import hash_file, hash_value
-from components.model_card import ModelCard
+from components.model_card import ModelCard, load_card
 from components.params import Params, level_key
-from components.registry.smoothed_model import log_model
 from components.registry.tracking import Tracking
 from pipelines import artifacts
 from pipelines.command import run_stage
@@ -27,7 +25,7 @@ def run(params: Params) -> None:
     summaries = read_json(artifacts.METRICS, "run the evaluate stage again")
     header, rows = report.summary_rows(summaries, columns=5)
     for row, sigma in zip(rows, params.sigmas, strict=True):
-        card = model_card.load_card(artifacts.model(sigma))
+        card = load_card(artifacts.model(sigma))
         content = hash_value([card.weights_sha256, hash_file(artifacts.certificates(sigma))])
         summary = summaries[level_key(sigma)]
         run_id = complete_run(tracking, sigma, card, summary, content)
@@ -38,7 +36,11 @@ def run(params: Params) -> None:
     print(report.text_table([*header, "registered as"], rows))
     print(f"plots:  {artifacts.REPORT}/certified_accuracy.html and .png, or `dvc plots show`")
     print(f"report: {artifacts.REPORT}/report.md")
-    print(f"runs:   mlflow ui --backend-store-uri {tracking.uri}" if "sqlite" in tracking.uri else f"runs:   {tracking.uri}")
+    print(
+        f"runs:   mlflow ui --backend-store-uri {tracking.uri}"
+        if "sqlite" in tracking.uri
+        else f"runs:   {tracking.uri}"
+    )
 
 
 def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dict[str, Any], content: str) -> str:
@@ -85,6 +87,8 @@ def register_version(
     name = f"{params.register.name}-sigma-{level_key(sigma)}"
     version = tracking.find_version(name, content)
     if version is None:
+        from components.registry.smoothed_model import log_model  # imports torch: only where there is a new version
+
         uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
         tags = {"sigma": level_key(sigma)} | {key: str(value) for key, value in flat_metrics(summary).items()}
         version = tracking.register(name, uri, content, tags)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from components import model_card, networks
+from components import networks, trained_model
 from components.data.prepared import Description, load_description, load_split
 from components.device import use_device
 from components.files import write_json, write_text
@@ -43,9 +43,8 @@ def training_facts(params: Params, sigma: float, settings: Train, description: D
         "sigma": sigma,
         **method,
         "seed": params.seed,
-        "threads": params.threads,
         "precision": PRECISION,
-        "device": use_device(params.threads).type,
+        "device": use_device(settings.threads).type,
         "torch": version("torch"),
         "data_sha256": description.sha256,
         "code_sha256": hash_code(artifacts.TRAINING_CODE),
@@ -56,7 +55,7 @@ def train(
     params: Params, sigma: float, settings: Train, description: Description, facts: dict[str, Any], key: str
 ) -> list[EpochStats]:
     """Train, checkpoint and write weights and card; the history of all epochs."""
-    device = use_device(params.threads)
+    device = use_device(settings.threads)
     channels, height, width = description.image_shape
     torch.manual_seed(derive_seed(params.seed, "weights"))
     network = networks.build(
@@ -96,7 +95,7 @@ def train(
             live.log(stats)
             progress.advance(per_epoch, f"loss {stats.loss:.3f}, accuracy under noise {stats.noisy_accuracy:.3f}")
 
-    model_card.save(
+    trained_model.save(
         network,
         artifacts.model(sigma),
         sigma=sigma,

@@ -1,7 +1,7 @@
 """The reference procedure of Cohen et al. 2019 (algorithm 2, CERTIFY)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -9,24 +9,9 @@ from torch import Tensor, nn
 
 from components.certification.bounds import certified_radius, lower_bound
 from components.certification.sampling import count_classes
-from components.data.prepared import to_unit_interval
+from components.certification.table import ABSTAIN, Certificate
+from components.data.pixels import to_unit_interval
 from components.params import Certify
-
-ABSTAIN = -1
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """With probability >= 1 - failure_prob over the sampling, the smoothed classifier answers `predict` on the whole
-    open L2 ball of `radius` around the image; `ABSTAIN` claims nothing."""
-
-    predict: int
-    radius: float
-    selected: int
-    """The class chosen on the first n0 samples, also where the bound did not suffice."""
-    counts: list[int]
-    """Of the n estimation samples, how many fell to each class."""
-    p_lower: float
 
 
 def certify_image(
@@ -78,23 +63,31 @@ def certify_images(
     num_classes: int,
     settings: Certify,
     seed: int,
+    workers: int,
 ) -> Iterator[tuple[int, Certificate]]:
-    """Certify the images of `pixels`, uint8 (N, C, H, W), at `indices`, one after the other."""
+    """Certify images of `pixels`, uint8 (N, C, H, W), in the order of `indices`, `workers` of them side by side.
+
+    Each image is computed by one thread from its own noise, so that the certificates do not depend on `workers`.
+    """
     device = next(network.parameters()).device
     network.eval()
-    for index in indices:
+
+    def work(index: int) -> tuple[int, Certificate]:
         image = to_unit_interval(torch.from_numpy(pixels[index]), max_value).to(device)
-        yield (
-            index,
-            certify_image(
-                network,
-                image,
-                sigma,
-                num_classes=num_classes,
-                n0=settings.n0,
-                n=settings.n,
-                failure_prob=settings.failure_prob,
-                seed=seed,
-                index=index,
-            ),
+        return index, certify_image(
+            network,
+            image,
+            sigma,
+            num_classes=num_classes,
+            n0=settings.n0,
+            n=settings.n,
+            failure_prob=settings.failure_prob,
+            seed=seed,
+            index=index,
         )
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(work, indices)
+    finally:
+        pool.shutdown(cancel_futures=True)

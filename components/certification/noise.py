@@ -3,7 +3,7 @@
 import numpy as np
 
 CHUNK = 50
-"""Samples that share one counter range of the generator. Part of the noise's definition: changing it changes every table."""
+"""Samples that share one counter range of the generator. Another value is another noise everywhere."""
 
 
 def gaussian_noise(seed: int, image: int, start: int, stop: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,17 +2,34 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from components.certification.bounds import DECIMALS, round_down
-from components.certification.certify import Certificate
 from components.files import write_json, write_text
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower"]
 """The first five are the field's; `counts` lists the n estimation samples per class, separated by spaces."""
+
+
+ABSTAIN = -1
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """With probability >= 1 - failure_prob over the sampling, the smoothed classifier answers `predict` on the whole
+    open L2 ball of `radius` around the image; `ABSTAIN` claims nothing."""
+
+    predict: int
+    radius: float
+    selected: int
+    """The class chosen on the first n0 samples, also where the bound did not suffice."""
+    counts: list[int]
+    """Of the n estimation samples, how many fell to each class."""
+    p_lower: float
 
 
 def format_row(index: int, label: int, certificate: Certificate, n0: int, n: int) -> str:

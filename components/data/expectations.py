@@ -45,7 +45,10 @@ def image_rules(description: Description) -> list[Rule]:
     return [
         Rule("image without a label", "ExpectColumnValuesToNotBeNull", "label", {}),
         Rule(
-            f"label outside the classes 0 to {labels[-1]}", "ExpectColumnValuesToBeInSet", "label", {"value_set": labels}
+            f"label outside the classes 0 to {labels[-1]}",
+            "ExpectColumnValuesToBeInSet",
+            "label",
+            {"value_set": labels},
         ),
         Rule("label without an image", "ExpectColumnValuesToBeInSet", "has_image", same),
         Rule(f"image shape is not {description.image_shape}", "ExpectColumnValuesToBeInSet", "shape_agrees", same),
@@ -95,7 +98,7 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
             "is_uint8": image is None or image.dtype == np.uint8,
             "max": None if image is None else float(image.max()),
             "spread": None if image is None else float(image.max()) - float(image.min()),
-            "digest": None if image is None else hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+            "digest": None if image is None else hashlib.sha256(np.ascontiguousarray(image).data).hexdigest(),
         }
 
 

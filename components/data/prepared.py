@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from components.data.sources import Source
 from components.files import read_json, write_json
@@ -50,12 +49,14 @@ class Split:
     @property
     def sha256(self) -> str:
         digest = hashlib.sha256(repr((self.images.shape, self.labels.shape)).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
 
-def prepare(source: Source, name: str, *, test_share: float, enlarge: int, seed: int) -> tuple[Split, Split, Description]:
+def prepare(
+    source: Source, name: str, *, test_share: float, enlarge: int, seed: int
+) -> tuple[Split, Split, Description]:
     """Check, enlarge and split a source.
 
     The split is stratified by class and fixed by `seed`: of each class's images in a random order, the first
@@ -127,8 +128,3 @@ def save_description(description: Description, path: Path) -> None:
 
 def load_description(path: Path) -> Description:
     return Description(**read_json(path, "run the prepare stage again"))
-
-
-def to_unit_interval(pixels: torch.Tensor, max_value: int) -> torch.Tensor:
-    """uint8 pixels as float32 in [0, 1]."""
-    return pixels.float() / max_value

@@ -7,6 +7,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from components.certification.bounds import largest_radius
+from components.certification.table import ABSTAIN
 
 CONFIDENCE = 0.95
 """Of the intervals on certified accuracy."""
@@ -26,9 +27,7 @@ def is_certified(table: pd.DataFrame, radius: float) -> np.ndarray:
     return (is_correct(table) & (table["radius"] >= radius)).to_numpy()
 
 
-def summarize(
-    table: pd.DataFrame, radii: list[float], *, sigma: float, n: int, failure_prob: float
-) -> dict[str, Any]:
+def summarize(table: pd.DataFrame, radii: list[float], *, sigma: float, n: int, failure_prob: float) -> dict[str, Any]:
     """The metrics of one noise level, as plain values.
 
     ACR is the mean of radius * 1[correct] over all images, with its standard error. `constant_classifier_acr` is what
@@ -46,7 +45,7 @@ def summarize(
         "acr_standard_error": float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None,
         "constant_classifier_acr": float(shares.max() * largest_radius(n, failure_prob, sigma)),
         "clean_accuracy": float(is_correct(table).mean()),
-        "abstention": float((table["predict"] == -1).mean()),
+        "abstention": float((table["predict"] == ABSTAIN).mean()),
         "certified_accuracy": {str(radius): certified_accuracy(table, radius) for radius in radii},
         "p_lower_quantiles": (
             {str(q): float(table["p_lower"].quantile(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
@@ -64,7 +63,7 @@ def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:
 
 
 def curve(table: pd.DataFrame, sigma: float, points: int = 200) -> pd.DataFrame:
-    """Certified accuracy over the radius, from 0 to just past the largest: columns sigma, radius, certified_accuracy."""
+    """Certified accuracy over radii from 0 to just past the largest: columns sigma, radius, certified_accuracy."""
     scores = certified_radii(table)
     radii = np.linspace(0, 1.02 * max(float(scores.max()), 1e-3), points)
     right = is_correct(table).to_numpy()

@@ -42,7 +42,11 @@ def markdown_report(metrics: dict[str, dict[str, Any]], dataset: str, plot: str)
     header, rows = summary_rows(metrics)
     first = next(iter(metrics.values()))
     table = "\n".join(
-        ["| " + " | ".join(header) + " |", "|" + "---:|" * len(header), *("| " + " | ".join(row) + " |" for row in rows)]
+        [
+            "| " + " | ".join(header) + " |",
+            "|" + "---:|" * len(header),
+            *("| " + " | ".join(row) + " |" for row in rows),
+        ]
     )
     return (
         f"# Certified robustness on {dataset}\n\n{table}\n\n![Certified accuracy over the L2 radius]({plot})\n\n"

@@ -43,7 +43,9 @@ class LiveHistory:
             except Exception as error:
                 self._give_up(error)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._run is not None:
             try:
                 self._tracking.end_run(self._run, "FINISHED" if kind is None else "KILLED")

@@ -18,8 +18,11 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from components import model_card
-from components.certification.certify import ABSTAIN, certify_image
+import components
+from components import trained_model
+from components.certification.certify import certify_image
+from components.certification.table import ABSTAIN
+from components.model_card import load_card
 from components.params import smallest_n
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML")
@@ -30,7 +33,7 @@ class SmoothedModel(PythonModel):
     """`predict(images, params={"n": ..., "failure_prob": ...})`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.network, self.card = model_card.load(Path(context.artifacts["model"]))
+        self.network, self.card = trained_model.load(Path(context.artifacts["model"]))
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -91,7 +94,7 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
     Args:
         n, failure_prob: what `predict` uses unless told otherwise.
     """
-    card = model_card.load_card(folder)
+    card = load_card(folder)
     answer = {"class": "long", "class_name": "string", "radius": "double", "abstain": "boolean", "p_lower": "double"}
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.image_shape), "images")]),
@@ -103,7 +106,7 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
             name="model",
             python_model=__file__,
             artifacts={"model": str(folder)},
-            code_paths=[str(Path(model_card.__file__).parent)],
+            code_paths=[str(Path(components.__file__).parent)],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             signature=signature,
         )

@@ -10,10 +10,10 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-import mlflow  # noqa: E402  (after the setting that it reads when imported)
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag  # noqa: E402
-from mlflow.entities.model_registry import ModelVersion  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
@@ -56,7 +56,9 @@ class Tracking:
             run_id = found[0].info.run_id
         else:
             name = f"{facts['method']} sigma {facts['sigma']}"
-            run_id = self.client.create_run(self.experiment_id, tags={TRAINING_KEY: training_key}, run_name=name).info.run_id
+            run_id = self.client.create_run(
+                self.experiment_id, tags={TRAINING_KEY: training_key}, run_name=name
+            ).info.run_id
             self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
         self.client.update_run(run_id, status="RUNNING")
         return str(run_id)
@@ -64,7 +66,7 @@ class Tracking:
     def end_run(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
 
-    def log_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
+    def log_epochs(self, run_id: str, rows: Iterable[dict[Any, Any]]) -> None:
         """Loss, accuracy under noise and learning rate, each at its epoch."""
         now = int(time.time() * 1000)
         self._log_metrics(
@@ -76,7 +78,7 @@ class Tracking:
             ],
         )
 
-    def log_missing_epochs(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+    def log_missing_epochs(self, run_id: str, rows: list[dict[Any, Any]]) -> None:
         """The epochs of a history that the live logging did not reach."""
         logged = {metric.step for metric in self.client.get_metric_history(run_id, "learning_rate")}
         self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged])

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written to a temporary name and moved into place, so that a killed run leaves no torn one."""
+"""Checkpoints of a training, written to a temporary name and moved into place: a killed run leaves no torn one."""
 
 import os
 import sys

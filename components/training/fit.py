@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from components.data.prepared import to_unit_interval
+from components.data.pixels import to_unit_interval
 from components.identity import derive_seed
 from components.params import Train
 from components.training.draws import Draws
@@ -74,7 +74,7 @@ def fit(
                 network, images, targets, sigma=sigma, settings=settings, warmup=warmup, draws=draws
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())  # read once per epoch: reading would wait for the device
             right += (logits.detach().argmax(-1) == targets).sum()
@@ -101,7 +101,7 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
     for batch in order.split(settings.batch_size):
         size = len(batch) // groups
         if size:
-            yield from batch[: size * groups].split(size)
+            yield from batch[: size * groups].view(groups, size)
 
 
 def learning_rate(epoch: int, settings: Train) -> float:

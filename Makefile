@@ -1,0 +1,47 @@
+# `make run`: set up and run the main job.  `make test`: set up and run the tests.  `make help`: the rest.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+# set by some images; without compiled modules every stage would start seconds later
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup run test test-all lint lock ui
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.installed  ## the locked environment in .venv
+
+.venv/.installed: requirements.lock requirements-uv.lock
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": name one, make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	uv pip sync --require-hashes requirements.lock
+	@touch $@
+
+run: setup  ## set up and run the main job: prepare, validate, train, certify, evaluate, register
+	@python -m pipelines.check
+	dvc repro
+
+test: setup  ## set up and run the fast tests
+	python -m pytest
+
+test-all: setup  ## every test, the slow ones too
+	python -m pytest -m "slow or not slow"
+
+lint: setup  ## format, lint, types, Dockerfile
+	ruff format --check .
+	ruff check .
+	mypy
+	hadolint Dockerfile
+
+lock:  ## solve the dependencies of pyproject.toml anew
+	uv pip compile requirements-uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+
+ui: setup  ## look at the runs and the registered models: MLflow on port 5000
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.state/mlflow/mlflow.db}"
