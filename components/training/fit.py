@@ -98,7 +98,7 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
     groups = STEPS_PER_BATCH[settings.method](settings)
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     order = torch.randperm(num_images, generator=generator).to(device)
-    for batch in order.split(settings.batch_size):
+    for batch in order.split(settings.batch_size):  # type: ignore[no-untyped-call]
         size = len(batch) // groups
         if size:
             yield from batch[: size * groups].view(groups, size)
