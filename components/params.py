@@ -271,9 +271,10 @@ def _cross_checks(params: Params) -> list[str]:
                 _convert(value, hints[name], f"{at}.{name}", problems)
             else:
                 problems.append(f"{at}.{name} is {value!r}: unknown key, allowed are {', '.join(hints)}")
-    m = params.train.smoothmix.num_noises
+    base = params.train.smoothmix.num_noises
+    m = base if problems else max(params.train_at(sigma).smoothmix.num_noises for sigma in params.sigmas)
     if params.train.method == "smoothmix" and params.train.batch_size < m:
-        problems.append(f"train.batch_size is {params.train.batch_size}: must be >= train.smoothmix.num_noises ({m})")
+        problems.append(f"train.batch_size is {params.train.batch_size}: must be >= num_noises at every level ({m})")
     least = smallest_n(params.certify.failure_prob)
     if params.certify.n < least:
         problems.append(

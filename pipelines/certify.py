@@ -50,7 +50,7 @@ def run(params: Params, sigma: float) -> None:
             line = table.format_row(index, int(split.labels[index]), certificate, settings.n0, settings.n)
             rows.append(index, line)
             scores.append(table.score(line))
-            progress.advance(note=f"ACR so far {np.mean(scores):.3f}")
+            progress.advance(note=f"ACR so far {table.display_radius(float(np.mean(scores)))}")
     rows.close()
     table.write(artifacts.certificates(sigma), (rows.lines[index] for index in indices))
     write_json(artifacts.certificates_identity(sigma), identity)

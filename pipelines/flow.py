@@ -77,10 +77,11 @@ def pipeline() -> None:
     for stage, needed in stage_graph().items():
         wait_for = [futures[name] for name in needed]
         futures[stage] = run_stage.submit(stage=stage, wait_for=wait_for, return_state=False)
-    results = [future.result(raise_on_failure=False) for future in futures.values()]
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    for future in futures.values():
+        future.wait()
+    unfinished = [future for future in futures.values() if not future.state.is_completed()]
+    if unfinished:  # first the failure itself, not the stages that it left pending
+        min(unfinished, key=lambda future: future.state.is_pending()).result()
 
 
 def main() -> None:

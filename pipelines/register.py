@@ -59,7 +59,7 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
         content,
         metrics=flat_metrics(summary),
         curve=list(zip(points["radius"], points["certified_accuracy"], strict=True)),
-        tags={**{f"certify.{name}": str(value) for name, value in identity.items()}, **provenance},
+        tags={**{f"certify.{name}": str(value) for name, value in identity.items()}, **provenance, "mlflow.source.git.commit": provenance["git_commit"]},
         dataset=(description.source, description.sha256, description.origin),
         files=[
             (artifacts.certificates(sigma).parent, "certificates"),

@@ -102,10 +102,11 @@ def read(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS[:5] if column not in table]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}: not a table of certificates")
-    numbers = table[COLUMNS[:5]].apply(pd.to_numeric, errors="coerce")
+    numeric = [column for column in COLUMNS if column in table and column != "counts"]
+    numbers = table[numeric].apply(pd.to_numeric, errors="coerce")
     if numbers.isna().any(axis=None) or table["idx"].duplicated().any() or not len(table):
         raise ValueError(f"{path} is torn, empty or holds an image twice: certify again")
-    table[COLUMNS[:5]] = numbers
+    table[numeric] = numbers
     return table
 
 

@@ -79,7 +79,7 @@ def describe_images(splits: dict[str, Split], description: Description) -> pd.Da
     """One row per image or label, whichever there are more of; indexed by names such as 'train 17'."""
     rows = [row for name, split in splits.items() for row in _describe_split(name, split, description)]
     frame = pd.DataFrame(rows).set_index("row", drop=False)
-    train = frame[frame["split"] == "train"]
+    train = frame[(frame["split"] == "train") & frame["has_image"]]
     first_in_train = train.drop_duplicates("digest").set_index("digest")["row"]
     frame["twin_in_train"] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
     return frame

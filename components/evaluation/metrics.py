@@ -65,7 +65,7 @@ def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:
 def curve(table: pd.DataFrame, sigma: float, points: int = 200) -> pd.DataFrame:
     """Certified accuracy over radii from 0 to just past the largest: columns sigma, radius, certified_accuracy."""
     scores = certified_radii(table)
-    radii = np.linspace(0, 1.02 * max(float(scores.max()), 1e-3), points)
+    radii = np.linspace(0, 1.02 * max(float(scores.max()), 1e-3), points).round(6)  # rounded before counting
     right = is_correct(table).to_numpy()
     accuracy = [(right & (table["radius"].to_numpy() >= radius)).mean() for radius in radii]
-    return pd.DataFrame({"sigma": sigma, "radius": radii.round(6), "certified_accuracy": np.round(accuracy, 6)})
+    return pd.DataFrame({"sigma": sigma, "radius": radii, "certified_accuracy": np.round(accuracy, 6)})

@@ -6,6 +6,7 @@ the model.
 
 import logging
 import secrets
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,12 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
     card = load_card(folder)
     answer = {"class": "long", "class_name": "string", "radius": "double", "abstain": "boolean", "p_lower": "double"}
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.image_shape), "images")]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.image_shape))]),
         outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
         params=ParamSchema([ParamSpec("n", "long", n), ParamSpec("failure_prob", "double", failure_prob)]),
     )
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Ii]nput example.*")  # the signature is stated, not guessed
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=__file__,

@@ -1,6 +1,8 @@
 """All that is written to MLflow. Runs and versions are found by content, so that every call can be repeated."""
 
+import contextlib
 import fcntl
+import io
 import logging
 import os
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
@@ -134,7 +137,8 @@ class Tracking:
 
     def register(self, name: str, model_uri: str, content: str, tags: dict[str, str]) -> ModelVersion:
         """A new version of a registered model."""
-        return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+        with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
+            return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
 
     def challenge(self, name: str, version: ModelVersion) -> None:
         """Point the alias `challenger` at a version."""

@@ -1,6 +1,7 @@
 """Checkpoints of a training, written to a temporary name and moved into place: a killed run leaves no torn one."""
 
 import os
+import pickle
 import sys
 import zipfile
 from pathlib import Path
@@ -30,6 +31,7 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     for path in sorted(folder.glob("epoch-*.pt"), reverse=True):
         try:
             return torch.load(path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            print(f"skipping the checkpoint {path}: {str(error).splitlines()[0]}", file=sys.stderr)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print(f"skipping the checkpoint {path}: {reason}", file=sys.stderr)
     return None
