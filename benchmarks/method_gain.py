@@ -18,6 +18,7 @@ import yaml
 
 from components import params
 from components.certification import table
+from components.certification.table import display_radius
 from components.evaluation.compare import paired_acr_difference
 from components.evaluation.metrics import summarize
 from components.evaluation.report import text_table
@@ -40,10 +41,10 @@ def main() -> None:
         facts: dict[str, Any] = {"sigma": sigma, "n": recipe.certify.n, "failure_prob": recipe.certify.failure_prob}
         gain = paired_acr_difference(gaussian[sigma], smoothmix[sigma])
         ours, theirs = (summarize(tables[sigma], [], **facts) for tables in (smoothmix, gaussian))
-        values = [theirs["acr"], ours["acr"], gain.mean]
+        values = [display_radius(summary["acr"]) for summary in (theirs, ours)]
         interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
-        floor = f"{ours['constant_classifier_acr']:.3f}"
-        rows.append([level_key(sigma), *(f"{value:.3f}" for value in values), interval, floor])
+        floor = display_radius(ours["constant_classifier_acr"])
+        rows.append([level_key(sigma), *values, f"{gain.mean:+.3f}", interval, floor])
     print(f"{raw['prepare']['source']}: {ours['images']} test images, n = {recipe.certify.n:,}")
     print(text_table(["sigma", "gaussian ACR", "smoothmix ACR", "gain", "paired 95 % interval", "floor"], rows))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.files import read_json
+from components.files import read_record
 
 CARD = "model.json"
 
@@ -29,4 +29,4 @@ class ModelCard:
 
 
 def load_card(folder: Path) -> ModelCard:
-    return ModelCard(**read_json(folder / CARD, "run the train stage again"))
+    return read_record(folder / CARD, "run the train stage again", ModelCard)

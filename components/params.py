@@ -263,12 +263,9 @@ def _cross_checks(params: Params) -> list[str]:
             canonical = False
         if not canonical:
             problems.append(f"{at}: a noise level is a quoted sigma > 0 in its shortest form, such as '0.25' or '1.0'")
-        if not isinstance(level, dict):
-            problems.append(f"{at} is {level!r}: must be a mapping, {{}} where nothing differs")
-            continue
         for name, value in level.items():
             if name in hints:
-                _convert(value, hints[name], f"{at}.{name}", problems)
+                level[name] = _convert(value, hints[name], f"{at}.{name}", problems)
             else:
                 problems.append(f"{at}.{name} is {value!r}: unknown key, allowed are {', '.join(hints)}")
     base = params.train.smoothmix.num_noises

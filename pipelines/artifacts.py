@@ -21,8 +21,10 @@ REPORT = Path("evaluation/report")
 SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "plots/certified_accuracy.json"
-TRAINING_CODE = [SOURCE / "components/training", SOURCE / "components/networks.py"]
-"""The code that a training's result depends on."""
+TRAINING_CODE = [
+    SOURCE / "components" / name for name in ("training", "networks.py", "data/pixels.py", "identity.py", "device.py")
+]
+"""The code that a training's result depends on, as train's dependencies in dvc.yaml."""
 
 
 def model(sigma: float) -> Path:

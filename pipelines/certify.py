@@ -77,6 +77,7 @@ def table_identity(params: Params, card: ModelCard, description: Description, de
         "images_sha256": description.test_sha256,
         "device": device,
         "torch": version("torch"),
+        "numpy": version("numpy"),
         "block": BLOCK,
         "chunk": CHUNK,
     }

@@ -15,12 +15,20 @@ from components.files import read_json
 from components.identity import hash_file, hash_value
 from components.model_card import ModelCard, load_card
 from components.params import Params, level_key
-from components.registry.tracking import Tracking
+from components.registry.tracking import Tracking, TrackingError
 from pipelines import artifacts
 from pipelines.command import run_stage
 
 
 def run(params: Params) -> None:
+    try:
+        register_all(params)
+    except TrackingError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"MLflow did not take the results ({reason}): all is in files, run this stage again") from None
+
+
+def register_all(params: Params) -> None:
     tracking = Tracking(artifacts.tracking_store(), params.register.name)
     summaries = read_json(artifacts.METRICS, "run the evaluate stage again")
     header, rows = report.summary_rows(summaries, columns=5)
@@ -59,7 +67,11 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
         content,
         metrics=flat_metrics(summary),
         curve=list(zip(points["radius"], points["certified_accuracy"], strict=True)),
-        tags={**{f"certify.{name}": str(value) for name, value in identity.items()}, **provenance, "mlflow.source.git.commit": provenance["git_commit"]},
+        tags={
+            **{f"certify.{name}": str(value) for name, value in identity.items()},
+            **provenance,
+            "mlflow.source.git.commit": provenance["git_commit"],
+        },
         dataset=(description.source, description.sha256, description.origin),
         files=[
             (artifacts.certificates(sigma).parent, "certificates"),

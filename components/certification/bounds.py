@@ -45,9 +45,7 @@ def round_down(value: float) -> float:
     """The largest number of `DECIMALS` decimals that is surely not above the exact value behind `value` >= 0.
 
     The computed value may lie above the exact one by a few units in the last place, so it is lowered by a relative
-    1e-12 first; and a decimal that binary cannot hold is nudged so that the float itself is not above it.
+    1e-12 first: more than those units and the rounding of the result to binary together.
     """
     scale = 10**DECIMALS
-    units = math.floor(value * (1 - 1e-12) * scale)
-    lowered = units / scale
-    return lowered if lowered <= value else math.nextafter(lowered, 0.0)
+    return math.floor(value * (1 - 1e-12) * scale) / scale

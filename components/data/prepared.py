@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from components.data.sources import Source
-from components.files import read_json, write_json
+from components.files import read_record, write_json
 from components.identity import hash_value
 
 
@@ -127,4 +127,4 @@ def save_description(description: Description, path: Path) -> None:
 
 
 def load_description(path: Path) -> Description:
-    return Description(**read_json(path, "run the prepare stage again"))
+    return read_record(path, "run the prepare stage again", Description)

@@ -1,6 +1,5 @@
 """The history of a training, shown in MLflow while it runs. Never stops the training."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +21,6 @@ class LiveHistory:
 
     def __enter__(self) -> "LiveHistory":
         store, experiment, training_key, facts = self._arguments
-        # a server that is down answers within seconds, not after MLflow's minutes of retries
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         try:
             from components.registry import tracking
 

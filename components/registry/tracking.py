@@ -12,6 +12,9 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# a server that is down is noticed within seconds, not after MLflow's minutes of retries
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
@@ -22,6 +25,8 @@ TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
 CHALLENGER = "challenger"
+TrackingError = MlflowException
+"""What any call here may raise."""
 
 
 class Tracking:

@@ -56,9 +56,12 @@ def fit(
         on_step: told the number of images of each optimiser step when it is done.
 
     Raises:
+        ValueError: fewer images than groups in a batch.
         FloatingPointError: the loss of a step was not finite.
     """
     objective = OBJECTIVES[settings.method]
+    if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
+        raise ValueError(f"{len(labels)} training images cannot be split into {groups} groups (num_noises)")
     for epoch in range(first_epoch, settings.epochs):
         start = time.perf_counter()
         rate = learning_rate(epoch, settings)

@@ -1,0 +1,176 @@
+"""The shape of the project: who may import what, and that dvc.yaml, params.yaml and the code name the same things."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+import yaml
+
+from components.data.sources import SOURCES
+from components.networks import NETWORKS
+from components.params import Params, Prepare, Train
+from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
+from pipelines import artifacts
+
+ROOT = Path(__file__).parents[1]
+NOT_ON_COMPUTE_MACHINES = ["mlflow", "dvc", "prefect", "great_expectations", "pydantic", "sklearn"]
+SIGMA = 0.5
+WRITES = {
+    "prepare": {artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION},
+    "validate": {artifacts.VALIDATION},
+    "train": {artifacts.model(SIGMA), artifacts.history(SIGMA).parent},
+    "certify": {artifacts.certificates(SIGMA).parent},
+    "evaluate": {artifacts.METRICS, artifacts.CURVES, artifacts.REPORT},
+    "register": set(),
+}
+"""What each stage makes, where dvc.yaml must agree."""
+STAGE_FILES = [f"pipelines/{stage}.py" for stage in WRITES]
+
+
+def python_files(folder):
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(file):
+    """Dotted names of all modules that a file imports, inside functions too; `from a import b` gives a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def importers(library, folders=("components", "pipelines")):
+    """The files that import a library."""
+    files = [file for folder in folders for file in python_files(folder)]
+    return {file for file in files if library in {name.split(".")[0] for name in imports(file)}}
+
+
+@pytest.fixture(scope="module")
+def stages():
+    """The stages of dvc.yaml, those with one instance per noise level at SIGMA: params, deps and outs."""
+    resolved = {}
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        body = yaml.safe_load(yaml.safe_dump(stage.get("do", stage)).replace("${key}", str(SIGMA)))
+        outs = [*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])]
+        names = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+        resolved[name] = {"cmd": body["cmd"], "params": set(body["params"]), "deps": body["deps"], "outs": names}
+    return resolved
+
+
+def is_under(path, names):
+    return any(path.is_relative_to(name) for name in names)
+
+
+def artifact_paths():
+    """Every path of `artifacts` that a stage makes or reads, by name; those per noise level at SIGMA."""
+    known = vars(artifacts).items()
+    functions = {name: value for name, value in known if getattr(value, "__module__", "") == artifacts.__name__}
+    per_sigma = {name: f(SIGMA) for name, f in functions.items() if list(inspect.signature(f).parameters) == ["sigma"]}
+    constants = {name: value for name, value in known if isinstance(value, Path) and not value.is_absolute()}
+    return {name: path for name, path in (constants | per_sigma).items() if path != artifacts.PARAMS}
+
+
+# --- imports -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", ["pipelines", "prefect", "dvc", "benchmarks", "tests"])
+def test_components_know_nothing_of_what_uses_them(library):
+    assert importers(library, folders=["components"]) == set()
+
+
+@pytest.mark.parametrize("file", STAGE_FILES)
+def test_stage_files_never_import_each_other_nor_the_flow(file):
+    others = {name.removesuffix(".py").replace("/", ".") for name in [*STAGE_FILES, "pipelines/flow.py"]}
+    assert not imports(file) & others
+
+
+def test_each_heavy_library_is_imported_where_it_is_used_alone():
+    assert importers("prefect") == {"pipelines/flow.py"}
+    assert importers("great_expectations") == {"components/data/expectations.py"}
+    assert importers("mlflow")
+    assert all(file.startswith("components/registry/") for file in importers("mlflow"))
+    assert importers("sklearn") == {"components/data/sources.py"}
+    assert importers("pydantic") == set()
+
+
+def test_training_and_certification_import_on_a_machine_that_only_computes():
+    program = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {NOT_ON_COMPUTE_MACHINES}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import pipelines.train, pipelines.certify
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- one name for one thing --------------------------------------------------------------------------------------
+
+
+def test_stages_are_files_and_sections_of_the_parameters(stages):
+    assert set(stages) == set(WRITES)
+    sections = {field.name for field in fields(Params)}
+    for name, stage in stages.items():
+        assert (ROOT / "pipelines" / f"{name}.py").exists()
+        assert f"python -m pipelines.{name}" in stage["cmd"]
+        assert f"pipelines/{name}.py" in stage["deps"]
+        assert name in stage["params"]
+        assert stage["params"] <= sections
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_the_outputs_of_dvc_yaml_are_the_artifacts_of_the_code(stages, name):
+    assert {Path(out) for out in stages[name]["outs"]} == WRITES[name]
+
+
+def test_every_artifact_is_the_output_of_one_stage():
+    for name, path in artifact_paths().items():
+        owners = [stage for stage, outs in WRITES.items() if is_under(path, outs)]
+        assert len(owners) == 1, f"{name} is written by {owners}"
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_stage_touches_only_what_dvc_yaml_lists_for_it(stages, name):
+    tree = ast.parse((ROOT / "pipelines" / f"{name}.py").read_text())
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "artifacts"
+    }
+    listed = [*stages[name]["deps"], *stages[name]["outs"]]
+    unlisted = {name for name, path in artifact_paths().items() if name in used and not is_under(path, listed)}
+    assert not unlisted
+
+
+def test_what_a_stage_needs_is_in_the_project_or_made_by_an_earlier_stage(stages):
+    made = []
+    for name, stage in stages.items():
+        for needed in map(Path, stage["deps"]):
+            in_project = needed.parts[0] in ("components", "pipelines", "plots") and (ROOT / needed).exists()
+            made_before = is_under(needed, made) or any(out.is_relative_to(needed) for out in made)
+            assert in_project or made_before, f"{name} needs {needed}"
+        made += map(Path, stage["outs"])
+
+
+def choices(section, name):
+    return set(get_args(get_type_hints(section)[name]))
+
+
+def test_the_choices_of_the_parameters_are_the_names_in_the_code():
+    assert choices(Train, "method") == set(OBJECTIVES) == set(STEPS_PER_BATCH)
+    assert choices(Train, "network") == set(NETWORKS)
+    assert choices(Prepare, "source") == set(SOURCES)

@@ -1,0 +1,77 @@
+"""The ascent against the closed form of a linear classifier, whose adversaries lie on a straight line."""
+
+import pytest
+import torch
+from torch import nn
+
+from components.training.attack import project, smoothed_ascent
+
+WEIGHTS = torch.tensor([3.0, -4.0, 0.0, 0.0])
+
+
+@pytest.fixture
+def linear():
+    """Logits (w.x, 0): every noise gives the smoothed classifier's loss of class 0 the gradient direction -w."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.stack([WEIGHTS, torch.zeros(4)]))
+        network[1].bias.zero_()
+    return network
+
+
+def ascend(network, images, label, **changes):
+    noise = 0.25 * torch.randn(5, *images.shape, generator=torch.Generator().manual_seed(0))
+    options = {"steps": 3, "step_size": 0.1, "radius": None} | changes
+    return smoothed_ascent(network, images, torch.full((len(images),), label), noise, **options)
+
+
+@pytest.mark.parametrize(("label", "sign"), [(0, -1), (1, 1)])
+def test_each_step_has_the_given_length_along_the_exact_direction(linear, label, sign):
+    images = torch.full((2, 1, 2, 2), 0.5)
+    path = ascend(linear, images, label)
+    direction = sign * (WEIGHTS / 5).view(1, 2, 2)
+    assert len(path) == 4
+    for t, points in enumerate(path):
+        torch.testing.assert_close(points, images + t * 0.1 * direction, rtol=0, atol=1e-5)
+
+
+def test_the_first_point_is_the_image_itself(linear):
+    images = torch.rand(2, 1, 2, 2)
+    assert torch.equal(ascend(linear, images, 0)[0], images)
+    assert len(ascend(linear, images, 0, steps=0)) == 1
+
+
+def test_points_stay_within_the_radius_of_the_image(linear):
+    images = torch.full((2, 1, 2, 2), 0.5)
+    path = ascend(linear, images, 0, radius=0.15)
+    lengths = [(points - images).flatten(1).norm(dim=1).max().item() for points in path]
+    assert lengths == pytest.approx([0, 0.1, 0.15, 0.15], abs=1e-5)
+
+
+def test_points_are_clipped_to_pixel_range(linear):
+    images = torch.tensor([0.05, 0.95, 0.5, 0.5]).view(1, 1, 2, 2)
+    torch.testing.assert_close(ascend(linear, images, 0)[-1].flatten(), torch.tensor([0, 1, 0.5, 0.5]))
+
+
+def test_an_image_without_gradient_stays_where_it_is(linear):
+    nn.init.zeros_(linear[1].weight)
+    images = torch.rand(2, 1, 2, 2)
+    assert torch.equal(ascend(linear, images, 0)[-1], images)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_is_left_as_it_was(training):
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)).train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    path = ascend(network, torch.rand(3, 1, 2, 2), 0)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(module.training == training for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not any(points.requires_grad for points in path)
+
+
+def test_only_longer_steps_are_shortened_to_the_radius():
+    steps = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]).view(3, 1, 1, 2)
+    projected = project(steps, 1.0).flatten(1)
+    torch.testing.assert_close(projected, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    assert torch.equal(project(steps, 0.0), torch.zeros_like(steps))

@@ -1,0 +1,154 @@
+"""What params.yaml may say: every refusal names the key, its value and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import params
+from components.params import ParamsError, SmoothMix, level_key, parse
+
+ROOT = Path(__file__).parents[1]
+MISSING = object()
+
+REFUSED = {
+    "unknown section": ("wandb", {}, "wandb is {}: unknown key, allowed are seed, noise_levels"),
+    "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
+    "unknown method key": ("train.smoothmix.alpha", 1.0, "train.smoothmix.alpha is 1.0: unknown key"),
+    "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 1"),
+    "missing choice": ("train.method", MISSING, "train.method is missing: one of smoothmix, gaussian"),
+    "missing optional": ("train.smoothmix.attack_radius", MISSING, "attack_radius is missing: a number > 0"),
+    "missing section": ("certify", MISSING, "certify is missing: a mapping with n0, n, failure_prob"),
+    "section is a number": ("certify", 3, "certify is 3: must be a mapping"),
+    "unknown method": ("train.method", "magic", "train.method is 'magic': must be one of smoothmix, gaussian"),
+    "unknown network": ("train.network", "vgg", "train.network is 'vgg': must be one of small_convnet, lenet"),
+    "unknown source": ("prepare.source", "svhn", "prepare.source is 'svhn': must be one of digits"),
+    "text for a number": ("train.learning_rate", "0.05", "train.learning_rate is '0.05': must be a number"),
+    "text for a count": ("train.epochs", "30", "train.epochs is '30': must be a whole number"),
+    "truth for a count": ("train.epochs", True, "train.epochs is True: must be a whole number"),
+    "truth for a choice": ("train.smoothmix.clean_step", True, "clean_step is True: must be one of 0, 1"),
+    "truth for a number": ("train.learning_rate", True, "train.learning_rate is True: must be a number"),
+    "fraction for a count": ("certify.n", 1e4, "certify.n is 10000.0: must be a whole number"),
+    "null for a number": ("train.smoothmix.step_size", None, "step_size is None: must be a number"),
+    "no epochs": ("train.epochs", 0, "train.epochs is 0: must be >= 1"),
+    "negative seed": ("seed", -1, "seed is -1: must be >= 0 and <= 9.22337e+18"),
+    "no learning rate": ("train.learning_rate", 0, "train.learning_rate is 0.0: must be > 0"),
+    "learning rate not finite": ("train.learning_rate", float("inf"), "learning_rate is inf: must be > 0 and < inf"),
+    "learning rate no number": ("train.learning_rate", float("nan"), "learning_rate is nan: must be > 0"),
+    "attack radius 0": ("train.smoothmix.attack_radius", 0.0, "attack_radius is 0.0: must be > 0"),
+    "negative mix weight": ("train.smoothmix.mix_weight", -1.0, "mix_weight is -1.0: must be >= 0"),
+    "failure_prob one half": ("certify.failure_prob", 0.5, "certify.failure_prob is 0.5: must be > 0 and < 0.5"),
+    "n too small": ("certify.n", 9, "certify.n is 9: at least 10 samples are needed to certify anything"),
+    "batch too small": ("train.batch_size", 3, "train.batch_size is 3: must be >= num_noises at every level (4)"),
+    "radii not increasing": ("evaluate.radii", [0.5, 0.25], "evaluate.radii is [0.5, 0.25]: must be increasing"),
+    "no radii": ("evaluate.radii", [], "evaluate.radii is []: must be increasing and not empty"),
+    "radii not a list": ("evaluate.radii", 0.5, "evaluate.radii is 0.5: must be a list"),
+    "negative radius": ("evaluate.radii", [-0.5, 0.25], "evaluate.radii[0] is -0.5: must be >= 0"),
+    "slash in name": ("register.name", "a/b", "register.name is 'a/b': must not be empty"),
+    "no noise levels": ("noise_levels", {}, "noise_levels is {}: name at least one sigma"),
+    "noise levels a list": ("noise_levels", [0.5], "noise_levels is [0.5]: must be a mapping"),
+    "negative sigma": ("noise_levels", {"-0.5": {}}, "noise_levels.-0.5: a noise level is a quoted sigma > 0"),
+    "sigma 0": ("noise_levels", {"0.0": {}}, "noise_levels.0.0: a noise level"),
+    "sigma not finite": ("noise_levels", {"inf": {}}, "noise_levels.inf: a noise level"),
+    "sigma no number": ("noise_levels", {"nan": {}}, "noise_levels.nan: a noise level"),
+    "sigma a word": ("noise_levels", {"half": {}}, "noise_levels.half: a noise level"),
+    "sigma with a zero too many": ("noise_levels", {"0.50": {}}, "noise_levels.0.50: a noise level"),
+    "sigma without decimals": ("noise_levels", {"1": {}}, "noise_levels.1: a noise level"),
+    "sigma not quoted": ("noise_levels", {0.5: {}}, "noise_levels.0.5: a noise level is a quoted sigma"),
+    "level not a mapping": ("noise_levels", {"0.5": None}, "noise_levels.0.5 is None: must be a mapping"),
+    "level key unknown": ("noise_levels", {"0.5": {"alpha": 1}}, "noise_levels.0.5.alpha is 1: unknown key, allowed"),
+    "level value": ("noise_levels", {"0.5": {"attack_steps": -1}}, "noise_levels.0.5.attack_steps is -1: must be >= 0"),
+    "level type": (
+        "noise_levels",
+        {"0.5": {"clean_step": True}},
+        "noise_levels.0.5.clean_step is True: must be one of",
+    ),
+    "level noises": ("noise_levels", {"0.5": {"num_noises": 300}}, "must be >= num_noises at every level (300)"),
+}
+
+
+@pytest.fixture
+def raw():
+    """The project's parameters, with values of our own where the tests below depend on them."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["train"] |= {"method": "smoothmix", "batch_size": 256}
+    raw["train"]["smoothmix"]["num_noises"] = 4
+    return raw | {"noise_levels": {"0.5": {}}, "certify": {"n0": 100, "n": 10_000, "failure_prob": 0.001, "every": 1}}
+
+
+def changed(raw, key, value):
+    """A copy with the value at a dotted key replaced or removed."""
+    raw = copy.deepcopy(raw)
+    *sections, name = key.split(".")
+    section = raw
+    for part in sections:
+        section = section[part]
+    if value is MISSING:
+        del section[name]
+    else:
+        section[name] = value
+    return raw
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")], ids=lambda path: path.name)
+def test_the_project_s_own_files_are_accepted(path):
+    loaded = params.load(path)
+    assert loaded == parse(yaml.safe_load(path.read_text()))
+    assert [level_key(sigma) for sigma in loaded.sigmas] == list(loaded.noise_levels)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_value_is_refused_with_key_value_and_remedy(raw, key, value, message):
+    with pytest.raises(ParamsError) as refusal:
+        parse(changed(raw, key, value))
+    assert message in str(refusal.value)
+    assert ";" not in str(refusal.value), "one mistake, one message"
+
+
+def test_several_mistakes_are_reported_at_once(raw):
+    for key, value in [("train.epochs", 0), ("certify.failure_prob", 2.0), ("seed", "x"), ("prepare.enlarge", MISSING)]:
+        raw = changed(raw, key, value)
+    with pytest.raises(ParamsError) as refusal:
+        parse(raw)
+    for key in ("train.epochs is 0", "certify.failure_prob is 2.0", "seed is 'x'", "prepare.enlarge is missing"):
+        assert key in str(refusal.value)
+
+
+def test_whole_numbers_are_numbers_too(raw):
+    rate = parse(changed(raw, "train.learning_rate", 1)).train.learning_rate
+    assert rate == 1.0
+    assert type(rate) is float
+
+
+def test_a_batch_may_be_smaller_than_the_noises_of_a_method_that_is_not_used(raw):
+    raw = changed(changed(raw, "train.batch_size", 2), "train.method", "gaussian")
+    assert parse(raw).train.batch_size == 2
+
+
+def test_a_noise_level_s_own_values_replace_the_method_s(raw):
+    raw = changed(raw, "noise_levels", {"0.25": {"attack_steps": 7, "attack_radius": 2.0}, "1.0": {}})
+    loaded = parse(raw)
+    base = loaded.train.smoothmix
+    expected = SmoothMix(base.num_noises, 7, base.step_size, base.mix_weight, base.clean_step, 2.0)
+    assert loaded.train_at(0.25).smoothmix == expected
+    assert loaded.train_at(1.0) == loaded.train
+    gaussian = parse(changed(raw, "train.method", "gaussian"))
+    assert gaussian.train_at(0.25) == gaussian.train
+
+
+def test_a_sigma_is_written_in_its_shortest_form():
+    assert [level_key(sigma) for sigma in (0.25, 0.5, 1, 1.0, 0.12)] == ["0.25", "0.5", "1.0", "1.0", "0.12"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("seed: [1", "is not valid YAML"), ("- a\n", "the file is"), ("", "must be a mapping")],
+)
+def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ParamsError, match=message) as refusal:
+        params.load(path)
+    assert str(refusal.value).startswith(str(path))
