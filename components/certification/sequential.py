@@ -200,7 +200,7 @@ def check(radii: Sequence[float], max_n: int, sigma: float, failure_prob: float,
         raise ValueError(f"radii are {list(radii)!r}: must be increasing, not negative and not empty")
     largest = largest_preset_radius(max_n, failure_prob, sigma)
     for radius in radii:
-        if not radius <= largest:
+        if radius > largest:
             raise ValueError(
                 f"radius {radius!r} cannot be certified by max_n = {max_n} samples at failure_prob {failure_prob:g} "
                 f"and sigma {sigma:g}: at most {largest:.{DECIMALS}f}"
