@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.sampling import count_classes
+from components.certification.sampling import check_image, count_classes
 from components.certification.table import ABSTAIN, Certificate
 from components.data.pixels import to_unit_interval
 from components.params import Certify
@@ -37,8 +37,7 @@ def certify_image(
         ValueError: the image is not finite or leaves [0, 1].
         FloatingPointError: a logit is not finite.
     """
-    if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
-        raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+    check_image(image, index)
 
     def count(start: int, stop: int) -> np.ndarray:
         return count_classes(

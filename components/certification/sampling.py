@@ -10,6 +10,12 @@ BLOCK = 1000
 """Samples in one forward. Part of a table's identity: a network's rounding depends on the shape of its batch."""
 
 
+def check_image(image: Tensor, index: int) -> None:
+    """Raises ValueError when a value is not finite or outside [0, 1]."""
+    if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
+        raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+
+
 @torch.inference_mode()
 def count_classes(
     network: nn.Module, image: Tensor, sigma: float, *, num_classes: int, seed: int, index: int, start: int, stop: int

@@ -29,7 +29,7 @@ from scipy.special import betaln, log_ndtr, ndtr
 from torch import Tensor, nn
 
 from components.certification.bounds import DECIMALS, certified_radius, round_down
-from components.certification.sampling import BLOCK, count_classes
+from components.certification.sampling import BLOCK, check_image, count_classes
 from components.certification.table import ABSTAIN
 
 FIRST_LOOK = 50
@@ -109,8 +109,7 @@ def certify_radii(
             hit; an `earlier` of other radii, n0 or settings.
         FloatingPointError: a logit is not finite.
     """
-    if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
-        raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+    check_image(image, index)
     check(radii, max_n, sigma, failure_prob, reject_prob)
 
     def count(start: int, stop: int) -> np.ndarray:
