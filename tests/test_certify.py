@@ -14,22 +14,10 @@ from components.certification.certify import certify_image, certify_images
 from components.certification.sampling import BLOCK, count_classes
 from components.certification.table import ABSTAIN
 from components.params import Certify
+from tests.half_spaces import HalfSpaces
 
 SIGMA = 0.5
 SETTINGS = Certify(n0=20, n=300, failure_prob=0.001, every=1)
-
-
-class HalfSpaces(nn.Module):
-    """Class 1 where w.x + b > 0, else class 0."""
-
-    def __init__(self, weights, bias):
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor(weights), requires_grad=False)
-        self.bias = bias
-
-    def forward(self, images):
-        score = images.flatten(1) @ self.weights + self.bias
-        return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
 class Recording(nn.Module):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import ndtr, ndtri
-from torch import nn
 
 from components.certification import sequential
 from components.certification.bounds import DECIMALS
@@ -24,23 +23,11 @@ from components.certification.sequential import (
     next_look,
 )
 from components.certification.table import ABSTAIN
+from tests.half_spaces import HalfSpaces
 
 SIGMA = 0.5
 UNIT = 10.0**-DECIMALS
 ATTEMPTS = 20_000
-
-
-class HalfSpaces(nn.Module):
-    """Class 1 where w.x + b > 0, else class 0; its smoothed version has the exact radius |w.x + b| / |w|."""
-
-    def __init__(self, weights, bias):
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor(weights), requires_grad=False)
-        self.bias = bias
-
-    def forward(self, images):
-        score = images.flatten(1) @ self.weights + self.bias
-        return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
 IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
