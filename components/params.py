@@ -81,7 +81,7 @@ class SmoothMix:
 @dataclass(frozen=True)
 class Train:
     method: Literal["smoothmix", "gaussian"]
-    network: Literal["small_convnet", "lenet"]
+    network: Literal["small_convnet", "lenet", "resnet20", "resnet110", "resnet50"]
     epochs: Count
     batch_size: Count
     learning_rate: Positive

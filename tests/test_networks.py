@@ -38,13 +38,32 @@ def test_lenet_is_the_published_one():
     assert weights == [(20, 1, 5, 5), (50, 20, 5, 5), (500, 800), (10, 500)]
     assert sum(p.numel() for p in network.parameters()) == 431_080
     assert [type(layer) for layer in network if not list(layer.parameters())] == [
-        nn.ReLU,
         nn.MaxPool2d,
         nn.ReLU,
         nn.MaxPool2d,
+        nn.ReLU,
         nn.Flatten,
         nn.ReLU,
     ]
+
+
+@pytest.mark.parametrize(("name", "layers", "parameters"), [("resnet20", 20, 272_474), ("resnet110", 110, 1_730_714)])
+def test_the_cifar_networks_are_the_published_ones(name, layers, parameters):
+    """As many weighted layers as the name says (shortcuts aside), 1x1 convolutions on two shortcuts, conv init."""
+    torch.manual_seed(0)
+    network = networks.build(name, (3, 32, 32), 10)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    shortcuts = [conv for conv in convolutions if conv.kernel_size == (1, 1)]
+    assert len(shortcuts) == 2
+    assert len(convolutions) - 2 + 1 == layers
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    last = convolutions[-1]
+    assert last.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+
+
+def test_resnet50_is_torchvision_s():
+    network = networks.build("resnet50", (3, 64, 64), 1000)
+    assert sum(p.numel() for p in network.parameters()) == 25_557_032
 
 
 def test_normalisation_is_the_first_layer_and_is_saved_with_the_weights():
