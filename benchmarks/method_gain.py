@@ -38,9 +38,14 @@ def main() -> None:
     gaussian = certified_tables(raw | {"train": raw["train"] | {"method": "gaussian", "learning_rate": rate}})
     rows = []
     for sigma in recipe.sigmas:
-        facts: dict[str, Any] = {"sigma": sigma, "n": recipe.certify.n, "failure_prob": recipe.certify.failure_prob}
+        facts = {
+            "mode": "reference",
+            "sigma": sigma,
+            "n": recipe.certify.n,
+            "failure_prob": recipe.certify.failure_prob,
+        }
         gain = paired_acr_difference(gaussian[sigma], smoothmix[sigma])
-        ours, theirs = (summarize(tables[sigma], [], **facts) for tables in (smoothmix, gaussian))
+        ours, theirs = (summarize(tables[sigma], [], facts) for tables in (smoothmix, gaussian))
         values = [display_radius(summary["acr"]) for summary in (theirs, ours)]
         interval = f"[{gain.low:+.3f}, {gain.high:+.3f}]"
         floor = display_radius(ours["constant_classifier_acr"])

@@ -97,14 +97,34 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """What the sequential procedure asks."""
+
+    radii: list[NonNegative]
+    """The preset radii; a noise level leaves out those that n samples cannot certify there."""
+    reject_prob: Annotated[float, Range(above=0, below=0.5)]
+    """Probability of rejecting a radius that holds: costs completeness, never soundness."""
+
+
+@dataclass(frozen=True)
 class Certify:
+    mode: Literal["reference", "sequential"]
+    """`reference`: the largest radius that n samples certify. `sequential`: preset radii, with as few samples as each
+    image needs."""
     n0: Count
     """Samples that select the class."""
     n: Count
-    """Fresh samples that bound its probability."""
+    """Fresh samples that bound its probability; in sequential mode, the most that an image gets."""
     failure_prob: Annotated[float, Range(above=0, below=0.5)]
+    early_abstention: bool
+    """Reference mode: stop sampling an image once a radius has become improbable."""
+    sequential: Sequential
     every: Count
     """Certify every k-th test image."""
+    compile: bool
+    """Run the network compiled for this machine: worth its half minute from some 1e7 samples on."""
+    processes: Count
+    """Processes that share the images; one table comes out, the same for any number."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +234,14 @@ def _convert(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
     return value
 
 
-_KIND_NAMES = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
+_KIND_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a mapping",
+}
 
 
 def _convert_section(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
@@ -278,8 +305,14 @@ def _cross_checks(params: Params) -> list[str]:
             f"certify.n is {params.certify.n}: at least {least} samples are needed to certify anything "
             f"at failure_prob {params.certify.failure_prob:g}"
         )
-    if sorted(set(params.evaluate.radii)) != params.evaluate.radii or not params.evaluate.radii:
-        problems.append(f"evaluate.radii is {params.evaluate.radii!r}: must be increasing and not empty")
+    if params.certify.mode == "sequential" and params.certify.early_abstention:
+        problems.append("certify.early_abstention is True: belongs to mode reference; sequential always stops early")
+    for name, radii in (
+        ("evaluate.radii", params.evaluate.radii),
+        ("certify.sequential.radii", params.certify.sequential.radii),
+    ):
+        if sorted(set(radii)) != radii or not radii:
+            problems.append(f"{name} is {radii!r}: must be increasing and not empty")
     if not params.register.name or set(params.register.name) & set("/:"):
         problems.append(f"register.name is {params.register.name!r}: must not be empty nor contain '/' or ':'")
     return problems

@@ -25,6 +25,10 @@ TRAINING_CODE = [
     SOURCE / "components" / name for name in ("training", "networks.py", "data/pixels.py", "identity.py", "device.py")
 ]
 """The code that a training's result depends on, as train's dependencies in dvc.yaml."""
+CERTIFICATION_CODE = [
+    SOURCE / "components" / name for name in ("certification", "networks.py", "data/pixels.py", "device.py")
+]
+"""The code that a table's rows depend on."""
 
 
 def model(sigma: float) -> Path:
@@ -77,5 +81,9 @@ def checkpoints(training_key: str) -> Path:
     return state_root() / "checkpoints" / training_key[:16]
 
 
-def partial_tables(identity_key: str) -> Path:
-    return state_root() / "partial_tables" / identity_key[:16]
+def partial_tables() -> Path:
+    return state_root() / "partial_tables"
+
+
+def partial_table(identity_key: str) -> Path:
+    return partial_tables() / identity_key[:16]

@@ -1,59 +1,179 @@
-"""Certify the test images at one noise level; continues where an interrupted run of the same certification stopped."""
+"""Certify the test images at one noise level; continues where an interrupted run of the same certification stopped.
 
-from dataclasses import asdict
+Several processes share the images under torchrun, or with `certify.processes`; the table is the same.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch.distributed
+from torch import Tensor
 
 from components import trained_model
-from components.certification import table
-from components.certification.certify import certify_images
-from components.certification.noise import CHUNK
-from components.certification.sampling import BLOCK
-from components.data.prepared import Description, load_description, load_split
+from components.certification import sequential, table
+from components.certification.certify import certify_image, certify_images
+from components.certification.sampling import Sampler
+from components.certification.table import Certificate, PartialTable, display_radius
+from components.data.pixels import to_unit_interval
+from components.data.prepared import Description, Split, load_description, load_split
 from components.device import available_cores, use_device
-from components.files import write_json
-from components.identity import derive_seed, hash_value
+from components.files import read_json, write_json
+from components.identity import derive_seed, hash_code, hash_value
 from components.model_card import ModelCard
-from components.params import Params
+from components.params import Certify, Params
 from components.progress import Progress
 from pipelines import artifacts
 from pipelines.command import run_stage_at_sigma
 
+RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+"""Which of the processes that share the images this is; torchrun says."""
+
 
 def run(params: Params, sigma: float) -> None:
-    settings, description = params.certify, load_description(artifacts.DESCRIPTION)
+    description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
     network, card = trained_model.load(artifacts.model(sigma), device)
     check_fit(card, description, sigma)
     split = load_split(artifacts.TEST_SPLIT)
-    indices = range(0, len(split.labels), settings.every)
+    sampler = Sampler(
+        network,
+        sigma,
+        image_shape=tuple(card.image_shape),
+        num_classes=len(card.classes),
+        precision=card.precision,
+        compiled=params.certify.compile,
+    )
+    seed = derive_seed(params.seed, "certify", str(sigma))
+    procedure = PROCEDURES[params.certify.mode](sampler, params.certify, seed)
+    identity = procedure.facts | common_facts(sampler, card, description, seed)
+    rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=RANK)
+    indices = range(0, len(split.labels), params.certify.every)
 
-    identity = table_identity(params, card, description, device.type)
-    rows = table.PartialTable(artifacts.partial_tables(hash_value(identity)), identity)
+    if WORLD_SIZE > 1:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # as long as the slowest one takes
+    certify_missing(procedure, sampler, rows, split, indices[RANK::WORLD_SIZE], description.max_value)
+    rows.close()
+    if WORLD_SIZE > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if RANK == 0:
+        lines = rows.reread()
+        table.write(artifacts.certificates(sigma), (lines[index] for index in indices), procedure.columns)
+        write_json(artifacts.certificates_identity(sigma), identity)
+
+
+def certify_missing(
+    procedure: "Procedure", sampler: Sampler, rows: PartialTable, split: Split, indices: Sequence[int], max_value: int
+) -> None:
+    """Certify those of the images that have no row yet, and add their rows."""
     missing = [index for index in indices if index not in rows.lines]
-    scores = [table.score(rows.lines[index]) for index in indices if index in rows.lines]
-    with Progress(f"certify σ={sigma}", len(indices), "images", done=len(indices) - len(missing)) as progress:
+    earlier = earlier_rows(rows.identity)
+    images = ((index, to_unit_interval(torch.from_numpy(split.images[index]), max_value)) for index in missing)
+    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    workers = 1 if sampler.device.type == "cuda" else max(1, cores)
+    what = f"certify σ={sampler.sigma}" + (f" (process {RANK + 1} of {WORLD_SIZE})" if WORLD_SIZE > 1 else "")
+    done = [rows.lines[index] for index in indices if index in rows.lines]
+    running = RunningMetrics(procedure.facts["mode"], procedure.watched_radius, done)
+    with Progress(what, len(indices), "images", done=len(done)) as progress:
         certificates = certify_images(
-            network,
-            split.images,
-            missing,
-            sigma,
-            max_value=description.max_value,
-            num_classes=len(card.classes),
-            settings=settings,
-            seed=identity["seed"],
-            workers=1 if device.type == "cuda" else available_cores(),
+            images, lambda image, index: procedure.certify(image, index, earlier.get(index)), workers=workers
         )
         for index, certificate in certificates:
-            line = table.format_row(index, int(split.labels[index]), certificate, settings.n0, settings.n)
+            line = procedure.format_row(index, int(split.labels[index]), certificate)
             rows.append(index, line)
-            scores.append(table.score(line))
-            progress.advance(note=f"ACR so far {table.display_radius(float(np.mean(scores)))}")
-    rows.close()
-    table.write(artifacts.certificates(sigma), (rows.lines[index] for index in indices))
-    write_json(artifacts.certificates_identity(sigma), identity)
+            progress.advance(note=running.add(line))
+
+
+class RunningMetrics:
+    """What the progress line says of the rows so far."""
+
+    def __init__(self, mode: str, watched_radius: float, lines: list[str]) -> None:
+        self._preset = mode == "sequential"  # whose radii were chosen, not found: their mean says nothing
+        self._radius, self._scores = watched_radius, [table.score(line) for line in lines]
+        self._samples, self._start = 0, time.monotonic()
+
+    def add(self, line: str) -> str:
+        """Count a new row; the metrics with it."""
+        self._scores.append(table.score(line))
+        self._samples += table.samples(line)
+        rate = self._samples / max(time.monotonic() - self._start, 1e-9)
+        scores = np.array(self._scores)
+        acr = "" if self._preset else f"ACR so far {display_radius(float(scores.mean()))}, "
+        accuracy = (scores >= self._radius).mean()
+        return f"{rate:,.0f} samples/s, {acr}certified accuracy at radius {self._radius:g}: {accuracy:.3f}"
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How an image is certified, and what its row then is a function of."""
+
+    certify: Callable[[Tensor, int, str | None], Any]
+    """Of an image, its number and the row that the same procedure gave it with fewer samples, if any."""
+    format_row: Callable[[int, int, Any], str]
+    columns: list[str]
+    facts: dict[str, Any]
+    watched_radius: float
+    """At which progress shows certified accuracy."""
+
+
+def reference(sampler: Sampler, settings: Certify, seed: int) -> Procedure:
+    arguments: dict[str, Any] = {"n0": settings.n0, "n": settings.n, "failure_prob": settings.failure_prob}
+    arguments["early_abstention"] = settings.early_abstention
+
+    def certify(image: Tensor, index: int, earlier: str | None) -> Certificate:
+        return certify_image(sampler, image, **arguments, seed=seed, index=index)
+
+    return Procedure(certify, table.format_row, table.COLUMNS, {"mode": "reference", **arguments}, sampler.sigma)
+
+
+def preset_radii(sampler: Sampler, settings: Certify, seed: int) -> Procedure:
+    sequential.check_size(settings.n)
+    radii = sequential.certifiable(settings.sequential.radii, settings.n, settings.failure_prob, sampler.sigma)
+    if left_out := [radius for radius in settings.sequential.radii if radius not in radii]:
+        largest = display_radius(sequential.largest_preset_radius(settings.n, settings.failure_prob, sampler.sigma))
+        what = f"{settings.n:,} samples certify at most {largest} at sigma {sampler.sigma}"
+        if not radii:
+            raise ValueError(f"certify.sequential.radii is {left_out}: {what}; name smaller ones or raise certify.n")
+        print(f"left out of the radii: {', '.join(map(str, left_out))} ({what})")
+    shared: dict[str, Any] = {"n0": settings.n0, "failure_prob": settings.failure_prob}
+    shared["reject_prob"] = settings.sequential.reject_prob
+
+    def certify(image: Tensor, index: int, earlier: str | None) -> sequential.RadiiCertificate:
+        before = sequential.parse_row(earlier, radii) if earlier else None
+        return sequential.certify_radii(
+            sampler,
+            image,
+            radii,
+            **shared,
+            max_n=settings.n,
+            seed=seed,
+            index=index,
+            earlier=before,
+        )
+
+    facts = {"mode": "sequential", **shared, "n": settings.n, "radii": radii}
+    return Procedure(certify, sequential.format_row, sequential.COLUMNS, facts, radii[0])
+
+
+PROCEDURES = {"reference": reference, "sequential": preset_radii}
+
+
+def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
+    """By image, the row with most samples of the same sequential certification at smaller n: to be topped up."""
+    if identity["mode"] != "sequential":
+        return {}
+    found = []
+    for folder in artifacts.partial_tables().glob("*/"):
+        other = read_json(folder / table.IDENTITY, f"remove {folder}")
+        if other["n"] < identity["n"] and other | {"n": identity["n"]} == identity:
+            found.append((other["n"], table.read_partial(folder, sequential.COLUMNS)))
+    return {index: line for _, lines in sorted(found, key=lambda item: item[0]) for index, line in lines.items()}
 
 
 def check_fit(card: ModelCard, description: Description, sigma: float) -> None:
@@ -64,22 +184,20 @@ def check_fit(card: ModelCard, description: Description, sigma: float) -> None:
         raise ValueError(f"{artifacts.model(sigma)} was trained on other image shapes or classes: train it again")
 
 
-def table_identity(params: Params, card: ModelCard, description: Description, device: str) -> dict[str, Any]:
-    """All that a row of the table is a function of, besides the image's number."""
-    procedure = {name: value for name, value in asdict(params.certify).items() if name != "every"}
+def common_facts(sampler: Sampler, card: ModelCard, description: Description, seed: int) -> dict[str, Any]:
+    """What a row is a function of in every procedure, besides the image's number."""
     return {
-        "procedure": "reference",
         "sigma": card.sigma,
-        **procedure,
-        "seed": derive_seed(params.seed, "certify", str(card.sigma)),
+        "seed": seed,
         "weights_sha256": card.weights_sha256,
-        "precision": card.precision,
+        "precision": sampler.precision,
+        "compiled": sampler.compiled,
+        "block": sampler.block,
+        "threads": 1,
         "images_sha256": description.test_sha256,
-        "device": device,
+        "device": sampler.device.type,
         "torch": version("torch"),
-        "numpy": version("numpy"),
-        "block": BLOCK,
-        "chunk": CHUNK,
+        "code_sha256": hash_code(artifacts.CERTIFICATION_CODE),
     }
 
 

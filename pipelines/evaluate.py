@@ -20,9 +20,7 @@ def run(params: Params) -> None:
         summaries[level_key(sigma)] = metrics.summarize(
             certificates,
             params.evaluate.radii,
-            sigma=sigma,
-            n=identity["n"],
-            failure_prob=identity["failure_prob"],
+            identity,
         )
         curves.append(metrics.curve(certificates, sigma))
     all_curves = pd.concat(curves)

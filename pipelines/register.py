@@ -85,11 +85,13 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
 
 def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
     """A summary as MLflow metrics: certified accuracy under one name per radius."""
-    names = ("acr", "acr_standard_error", "constant_classifier_acr", "clean_accuracy", "abstention")
+    names = ["acr", "acr_standard_error", "constant_classifier_acr", "clean_accuracy", "abstention"]
+    names += ["stopped_early", "mean_n"]
     by_radius = {
         f"certified_accuracy_at_{radius}": value["value"] for radius, value in summary["certified_accuracy"].items()
     }
-    return {name: summary[name] for name in names if summary[name] is not None} | by_radius
+    undecided = {f"undecided_at_{radius}": value for radius, value in summary.get("undecided", {}).items()}
+    return {name: summary[name] for name in names if summary.get(name) is not None} | by_radius | undecided
 
 
 def register_version(

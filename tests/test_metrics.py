@@ -14,6 +14,10 @@ from components.evaluation.compare import paired_acr_difference
 from components.evaluation.metrics import certified_accuracy, certified_radii, curve, summarize
 
 
+def identity(n):
+    return {"mode": "reference", "sigma": 0.5, "n": n, "failure_prob": 0.001}
+
+
 def tiny(predict=(0, 0, 2, -1, 1), radius=(1.0, 0.5, 2.0, 0.0, 0.25)):
     """Labels 0 0 0 1 1: certified right at 1.0 and .5, wrong at 2.0, withheld, right at .25."""
     columns = {"idx": range(0, 10, 2), "label": [0, 0, 0, 1, 1], "predict": list(predict), "radius": list(radius)}
@@ -22,7 +26,7 @@ def tiny(predict=(0, 0, 2, -1, 1), radius=(1.0, 0.5, 2.0, 0.0, 0.25)):
 
 @pytest.fixture
 def summary():
-    return summarize(tiny(), [0.0, 0.25, 0.5, 0.75, 1.5], sigma=0.5, n=1000, failure_prob=0.001)
+    return summarize(tiny(), [0.0, 0.25, 0.5, 0.75, 1.5], identity(1000))
 
 
 def test_acr_is_the_mean_over_all_images_of_the_radius_where_right(summary):
@@ -59,12 +63,12 @@ def test_the_constant_classifier_scores_the_largest_radius_on_the_commonest_clas
 def test_quantiles_of_p_lower_are_there_where_the_table_has_it(summary):
     assert summary["p_lower_quantiles"] is None
     rows = tiny().assign(p_lower=[0.5, 0.6, 0.7, 0.8, 0.9])
-    quantiles = summarize(rows, [], sigma=0.5, n=1000, failure_prob=0.001)["p_lower_quantiles"]
+    quantiles = summarize(rows, [], identity(1000))["p_lower_quantiles"]
     assert (quantiles["0.25"], quantiles["0.5"], quantiles["0.75"]) == pytest.approx((0.6, 0.7, 0.8))
 
 
 def test_one_image_has_no_standard_error():
-    assert summarize(tiny()[:1], [], sigma=0.5, n=1000, failure_prob=0.001)["acr_standard_error"] is None
+    assert summarize(tiny()[:1], [], identity(1000))["acr_standard_error"] is None
 
 
 def test_the_curve_falls_from_clean_accuracy_to_zero_past_the_largest_radius():
@@ -138,9 +142,7 @@ def published():
     ],
 )
 def test_published_logs_give_the_published_acr(published, name, acr):
-    assert summarize(published(name), [], sigma=0.5, n=100_000, failure_prob=0.001)["acr"] == pytest.approx(
-        acr, abs=5e-4
-    )
+    assert summarize(published(name), [], identity(100_000))["acr"] == pytest.approx(acr, abs=5e-4)
 
 
 def test_a_published_log_gives_the_published_certified_accuracies(published):
@@ -155,6 +157,6 @@ def test_pairing_published_logs_tells_methods_apart_that_their_own_errors_do_not
     difference = paired_acr_difference(consistency, smoothmix)
     assert difference.mean == pytest.approx(0.0161, abs=1e-4)
     assert difference.standard_error == pytest.approx(0.0028, abs=1e-4)
-    alone = summarize(smoothmix, [], sigma=0.5, n=100_000, failure_prob=0.001)["acr_standard_error"]
+    alone = summarize(smoothmix, [], identity(100_000))["acr_standard_error"]
     assert difference.low > 0
     assert difference.mean < 2 * np.sqrt(2) * alone

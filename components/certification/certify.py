@@ -1,92 +1,120 @@
-"""The reference procedure of Cohen et al. 2019 (algorithm 2, CERTIFY)."""
+"""The procedures of Cohen et al. 2019: CERTIFY (algorithm 2) and PREDICT (algorithm 1), and many images at once."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.stats import betabinom, binomtest
+from torch import Tensor
 
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.sampling import check_image, count_classes
+from components.certification.sampling import Sampler
 from components.certification.table import ABSTAIN, Certificate
-from components.data.pixels import to_unit_interval
-from components.params import Certify
+
+FUTILITY = 1e-6
+"""Early abstention stops once the chance to pass 1/2 is below this."""
+FIRST_LOOK = 1000
+"""Samples before early abstention looks first; then at each doubling."""
+
+T = TypeVar("T")
 
 
 def certify_image(
-    network: nn.Module,
+    sampler: Sampler,
     image: Tensor,
-    sigma: float,
     *,
-    num_classes: int,
     n0: int,
     n: int,
     failure_prob: float,
     seed: int,
     index: int,
+    early_abstention: bool = False,
 ) -> Certificate:
     """Choose a class on `n0` samples, bound its probability on `n` fresh ones.
 
     Args:
-        network: in eval mode.
-        image: float32 (C, H, W).
+        image: float32 (C, H, W) in [0, 1].
         seed, index: key the noise; samples 0 to n0 select, samples n0 to n0 + n estimate.
+        early_abstention: abstain, with fewer samples and p_lower 0, once a radius has become improbable.
 
     Raises:
         ValueError: the image is not finite or leaves [0, 1].
         FloatingPointError: a logit is not finite.
     """
-    check_image(image, index)
-
-    def count(start: int, stop: int) -> np.ndarray:
-        return count_classes(
-            network, image, sigma, num_classes=num_classes, seed=seed, index=index, start=start, stop=stop
-        )
-
-    selected = int(count(0, n0).argmax())
-    counts = count(n0, n0 + n)
+    stream = sampler.stream(image, seed=seed, index=index)
+    selected = int(stream.count(n0).argmax())
+    counts, look = stream.count(0), FIRST_LOOK
+    if early_abstention:
+        while look < n:
+            counts += stream.count(look - int(counts.sum()))
+            if is_futile(int(counts[selected]), look, n, failure_prob):
+                # No bound is stated: Clopper-Pearson does not hold at a stopping time.
+                return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower=0.0)
+            look *= 2
+    counts += stream.count(n - int(counts.sum()))
     p_lower = lower_bound(int(counts[selected]), n, failure_prob)
     if p_lower <= 0.5:
-        return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), p_lower)
-    return Certificate(selected, certified_radius(p_lower, sigma), selected, counts.tolist(), p_lower)
+        return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower)
+    return Certificate(selected, certified_radius(p_lower, sampler.sigma), selected, counts.tolist(), n0, p_lower)
+
+
+def is_futile(k: int, t: int, n: int, failure_prob: float) -> bool:
+    """Whether, after `k` hits in `t` samples, all `n` will hardly certify anything.
+
+    The hits among the n - t samples to come follow the Beta-binomial distribution under the prior Beta(1/2, 1/2).
+    """
+    if 2 * k > t:
+        return False
+    return bool(betabinom.sf(hits_needed(n, failure_prob) - k - 1, n - t, k + 0.5, t - k + 0.5) < FUTILITY)
+
+
+@functools.cache
+def hits_needed(n: int, failure_prob: float) -> int:
+    """The fewest hits in `n` samples that certify anything."""
+    low, high = n // 2, n  # the answer lies in (low, high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if lower_bound(middle, n, failure_prob) > 0.5 else (middle, high)
+    return high
+
+
+def predict_image(sampler: Sampler, image: Tensor, *, n: int, failure_prob: float, seed: int, index: int) -> int:
+    """The smoothed classifier's class, without a radius; `ABSTAIN` where two classes are too close to tell.
+
+    The answer differs from the true one with probability `failure_prob` at most (a two-sided binomial test of the two
+    most frequent classes; Hung and Fithian 2019).
+    """
+    counts = sampler.stream(image, seed=seed, index=index).count(n)
+    first, second = (int(label) for label in (-counts).argsort(stable=True)[:2])
+    test = binomtest(int(counts[first]), int(counts[first] + counts[second]), 0.5)
+    return first if test.pvalue <= failure_prob else ABSTAIN
 
 
 def certify_images(
-    network: nn.Module,
-    pixels: np.ndarray,
-    indices: Iterable[int],
-    sigma: float,
-    *,
-    max_value: int,
-    num_classes: int,
-    settings: Certify,
-    seed: int,
-    workers: int,
-) -> Iterator[tuple[int, Certificate]]:
-    """Certify images of `pixels`, uint8 (N, C, H, W), in the order of `indices`, `workers` of them side by side.
+    images: Iterable[tuple[int, Tensor]], certify: Callable[[Tensor, int], T], *, workers: int
+) -> Iterator[tuple[int, T]]:
+    """`certify(image, index)` of each (index, image), in their order, `workers` of them side by side.
 
-    Each image is computed by one thread from its own noise, so that the certificates do not depend on `workers`.
+    Each image is computed by one thread, with one thread per operation: `workers` changes no certificate.
     """
-    device = next(network.parameters()).device
-    network.eval()
+    torch.set_num_threads(1)
+    pending = iter(images)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        # few at once: an image is decoded when its turn comes, and a stop waits for those in flight alone
+        futures = [(index, pool.submit(certify, image, index)) for index, image in take(pending, 2 * workers)]
+        try:
+            while futures:
+                index, future = futures.pop(0)
+                yield index, future.result()
+                futures += [(index, pool.submit(certify, image, index)) for index, image in take(pending, 1)]
+        finally:
+            for _, future in futures:
+                future.cancel()
 
-    def work(index: int) -> tuple[int, Certificate]:
-        image = to_unit_interval(torch.from_numpy(pixels[index]), max_value).to(device)
-        return index, certify_image(
-            network,
-            image,
-            sigma,
-            num_classes=num_classes,
-            n0=settings.n0,
-            n=settings.n,
-            failure_prob=settings.failure_prob,
-            seed=seed,
-            index=index,
-        )
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield from pool.map(work, indices)
-    finally:
-        pool.shutdown(cancel_futures=True)
+def take(items: Iterator[T], num: int) -> Iterator[T]:
+    """The next `num` items, or what is left of them."""
+    for _, item in zip(range(num), items, strict=False):
+        yield item

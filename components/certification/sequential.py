@@ -21,19 +21,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, log_ndtr, ndtr
-from torch import Tensor, nn
+from torch import Tensor
 
+from components.certification import table
 from components.certification.bounds import DECIMALS, certified_radius, round_down
-from components.certification.sampling import BLOCK, check_image, count_classes
+from components.certification.sampling import Sampler
 from components.certification.table import ABSTAIN
 
 FIRST_LOOK = 50
-"""Samples before the first look; divides the noise's chunks and BLOCK."""
+"""Samples before the first look."""
+LOOK = 1000
+"""Samples between two looks in the end."""
 ROUNDING = 1e-6
 """Evidence demanded beyond the threshold: more than the error of computing it, for up to 1e7 samples, and than what a
 radius gains when its decimals become the nearest binary number."""
@@ -79,13 +82,35 @@ class RadiiCertificate:
         return max((answer.radius for answer in self.answers if answer.decision == "accept"), default=0.0)
 
 
+COLUMNS = [*table.COLUMNS, "decisions", "looks"]
+"""Of a table of preset radii. `radius` is the largest accepted one; `decisions` and `looks` (hits/samples at the look
+that decided, or else at the last one) stand in the order of the radii."""
+
+
+def format_row(index: int, label: int, certificate: RadiiCertificate) -> str:
+    """One line of a table of preset radii: the columns of every table, and the two that a top-up needs."""
+    decisions = " ".join(answer.decision for answer in certificate.answers)
+    looks = " ".join(f"{answer.k}/{answer.t}" for answer in certificate.answers)
+    return table.format_row(index, label, certificate).rstrip("\n") + f"\t{decisions}\t{looks}\n"
+
+
+def parse_row(line: str, radii: Sequence[float]) -> RadiiCertificate:
+    """The certificate that `format_row` wrote for these radii."""
+    values = dict(zip(COLUMNS, line.rstrip("\n").split("\t"), strict=True))
+    decisions, looks = values["decisions"].split(" "), values["looks"].split(" ")
+    answers = [
+        Answer(radius, cast(Decision, decision), *map(int, look.split("/")))
+        for radius, decision, look in zip(radii, decisions, looks, strict=True)
+    ]
+    counts = [int(count) for count in values["counts"].split(" ")]
+    return RadiiCertificate(int(values["selected"]), answers, counts, int(values["n0"]), float(values["p_lower"]))
+
+
 def certify_radii(
-    network: nn.Module,
+    sampler: Sampler,
     image: Tensor,
-    sigma: float,
     radii: Sequence[float],
     *,
-    num_classes: int,
     n0: int,
     max_n: int,
     failure_prob: float,
@@ -97,8 +122,7 @@ def certify_radii(
     """Choose a class on samples 0 to n0, decide the radii on samples n0 to n0 + max_n at most.
 
     Args:
-        network: in eval mode.
-        image: float32 (C, H, W).
+        image: float32 (C, H, W) in [0, 1].
         radii: increasing; 0 asks for p > 1/2 at the image itself.
         max_n: a look (see `next_look`), so that a top-up sees the same batches and looks as one long run.
         seed, index: key the noise.
@@ -109,31 +133,28 @@ def certify_radii(
             hit; an `earlier` of other radii, n0 or settings.
         FloatingPointError: a logit is not finite.
     """
-    check_image(image, index)
-    check(radii, max_n, sigma, failure_prob, reject_prob)
-
-    def count(start: int, stop: int) -> np.ndarray:
-        return count_classes(
-            network, image, sigma, num_classes=num_classes, seed=seed, index=index, start=start, stop=stop
-        )
+    check(radii, max_n, sampler.sigma, failure_prob, reject_prob)
 
     def look(answer: Answer, k: int, t: int) -> Answer:
         if answer.decision != "undecided":
             return answer
-        return Answer(answer.radius, decide(k, t, answer.radius / sigma, failure_prob, reject_prob).item(), k, t)
+        z = answer.radius / sampler.sigma
+        return Answer(answer.radius, decide(k, t, z, failure_prob, reject_prob).item(), k, t)
 
     if earlier is None:
-        selected, t, counts = int(count(0, n0).argmax()), 0, np.zeros(num_classes, dtype=np.int64)
+        stream = sampler.stream(image, seed=seed, index=index)
+        selected, t, counts = int(stream.count(n0).argmax()), 0, stream.count(0)
         answers = [Answer(float(radius), "undecided", 0, 0) for radius in radii]
     else:
         selected, t, counts, answers = earlier.selected, earlier.n, np.array(earlier.counts), earlier.answers
         redone = [look(Answer(a.radius, "undecided", 0, 0), a.k, a.t) for a in answers]
         if [a.radius for a in answers] != list(radii) or redone != answers or earlier.n0 != n0:
             raise ValueError(f"image {index}: the earlier certificate has other radii, n0 or settings: start afresh")
+        stream = sampler.stream(image, seed=seed, index=index, start=n0 + t)
 
     while t < max_n and any(answer.decision == "undecided" for answer in answers):
         stop = next_look(t)
-        counts = counts + count(n0 + t, n0 + stop)
+        counts = counts + stream.count(stop - t)
         t = stop
         answers = [look(answer, int(counts[selected]), t) for answer in answers]
     # Sound at every look: also at those that accepted, whose bound is not below the accepted radii's p0.
@@ -142,8 +163,8 @@ def certify_radii(
 
 
 def next_look(t: int) -> int:
-    """The looks: FIRST_LOOK, then doubled up to BLOCK, then every multiple of BLOCK."""
-    return max(FIRST_LOOK, min(2 * t, (t // BLOCK + 1) * BLOCK))
+    """The looks: FIRST_LOOK, then doubled up to LOOK, then every multiple of LOOK."""
+    return max(FIRST_LOOK, min(2 * t, (t // LOOK + 1) * LOOK))
 
 
 def log_mixture(k: ArrayLike, t: ArrayLike) -> np.ndarray:
@@ -185,16 +206,18 @@ def largest_preset_radius(max_n: int, failure_prob: float, sigma: float) -> floa
     return certified_radius(p_lower, sigma)
 
 
+def certifiable(radii: Sequence[float], max_n: int, failure_prob: float, sigma: float) -> list[float]:
+    """Those of the radii that `max_n` samples can certify at all."""
+    largest = largest_preset_radius(max_n, failure_prob, sigma)
+    return [radius for radius in radii if radius <= largest]
+
+
 def check(radii: Sequence[float], max_n: int, sigma: float, failure_prob: float, reject_prob: float) -> None:
     """Refuse, by name, what `certify_radii` cannot answer."""
     for name, prob in (("failure_prob", failure_prob), ("reject_prob", reject_prob)):
         if not 0 < prob < 0.5:
             raise ValueError(f"{name} is {prob!r}: must be > 0 and < 0.5")
-    look = FIRST_LOOK
-    while look < max_n:
-        look = next_look(look)
-    if look != max_n:
-        raise ValueError(f"max_n is {max_n}: must be the size of a look, the next one is {look}")
+    check_size(max_n)
     if not radii or not radii[0] >= 0 or not all(low < high for low, high in pairwise(radii)):
         raise ValueError(f"radii are {list(radii)!r}: must be increasing, not negative and not empty")
     largest = largest_preset_radius(max_n, failure_prob, sigma)
@@ -206,3 +229,12 @@ def check(radii: Sequence[float], max_n: int, sigma: float, failure_prob: float,
             )
         if round(radius, DECIMALS) != radius:
             raise ValueError(f"radius {radius!r} has more than the {DECIMALS} decimals that tables hold")
+
+
+def check_size(max_n: int) -> None:
+    """Raises ValueError when `max_n` is not the size of a look."""
+    look = FIRST_LOOK
+    while look < max_n:
+        look = next_look(look)
+    if look != max_n:
+        raise ValueError(f"n is {max_n}: the sequential procedure stops at looks only, the next one is at {look}")

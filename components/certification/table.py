@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from components.certification.bounds import DECIMALS, round_down
-from components.files import write_json, write_text
+from components.files import read_json, write_json, write_text
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower"]
 """The first five are the field's; `counts` lists the n estimation samples per class, separated by spaces."""
@@ -29,10 +29,34 @@ class Certificate:
     """The class chosen on the first n0 samples, also where the bound did not suffice."""
     counts: list[int]
     """Of the n estimation samples, how many fell to each class."""
+    n0: int
     p_lower: float
 
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
 
-def format_row(index: int, label: int, certificate: Certificate, n0: int, n: int) -> str:
+
+class Row(Protocol):
+    """What every table says of an image."""
+
+    @property
+    def predict(self) -> int: ...
+    @property
+    def radius(self) -> float: ...
+    @property
+    def selected(self) -> int: ...
+    @property
+    def counts(self) -> list[int]: ...
+    @property
+    def n0(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def p_lower(self) -> float: ...
+
+
+def format_row(index: int, label: int, certificate: Row) -> str:
     """One line of the table. Radius and p_lower were rounded down to the decimals that are written."""
     values = [
         index,
@@ -42,8 +66,8 @@ def format_row(index: int, label: int, certificate: Certificate, n0: int, n: int
         int(certificate.predict == label),
         certificate.selected,
         " ".join(map(str, certificate.counts)),
-        n0,
-        n,
+        certificate.n0,
+        certificate.n,
         f"{certificate.p_lower:.{DECIMALS}f}",
     ]
     return "\t".join(map(str, values)) + "\n"
@@ -55,38 +79,96 @@ def score(line: str) -> float:
     return float(fields[3]) * int(fields[4])
 
 
-class PartialTable:
-    """Rows kept on disk as they are computed, so that a killed run loses at most the image in flight."""
+def samples(line: str) -> int:
+    """How many samples a row took."""
+    fields = line.split("\t")
+    return int(fields[7]) + int(fields[8])
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Open or continue the rows of one certification; a torn last line is dropped."""
+
+class PartialTable:
+    """Rows kept on disk as they are computed, so that a killed run loses at most the images in flight.
+
+    Each process of a certification appends to a file of its own, and sees the rows of all of them as they were when it
+    started.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], columns: list[str], shard: int = 0) -> None:
+        """Open or continue the rows of one certification; a torn last line is dropped.
+
+        Args:
+            identity: all that a row is a function of, besides the image's number.
+
+        Raises:
+            ValueError: the folder holds rows of another identity.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "identity.json", identity)
-        self._path = folder / "rows.tsv"
-        self.lines: dict[int, str] = {}
-        kept = 0
-        if self._path.exists():
-            for line in self._path.read_bytes().splitlines(keepends=True):
-                fields = line.decode(errors="replace").split("\t")
-                if not line.endswith(b"\n") or len(fields) != len(COLUMNS):
-                    break
-                self.lines[int(fields[0])] = line.decode()
-                kept += len(line)
-        self._file = self._path.open("ab")
-        self._file.truncate(kept)
+        self.folder, self.identity, self._columns = folder, identity, columns
+        if (folder / IDENTITY).exists():
+            refuse_other_identity(folder, identity)
+        else:
+            write_json(folder / IDENTITY, identity)
+        own = folder / f"rows-{shard}.tsv"
+        self._file = own.open("ab")
+        self._file.truncate(sum(map(len, whole_lines(own, columns))))
+        self.lines = self.reread()
+
+    def reread(self) -> dict[int, str]:
+        """The rows of all processes so far, by image."""
+        return read_partial(self.folder, self._columns)
 
     def append(self, index: int, line: str) -> None:
         self._file.write(line.encode())
         self._file.flush()
         self.lines[index] = line
 
+    def merge(self, folder: Path) -> int:
+        """Take the rows of a partial table that was computed elsewhere, unless they are here; how many were new.
+
+        Raises:
+            ValueError: it has another identity (weights, precision, seed, n, ...): the differences are named.
+        """
+        refuse_other_identity(folder, self.identity)
+        new = {i: line for i, line in read_partial(folder, self._columns).items() if i not in self.lines}
+        for index, line in new.items():
+            self.append(index, line)
+        return len(new)
+
     def close(self) -> None:
         self._file.close()
 
 
-def write(path: Path, rows: Iterable[str]) -> None:
+IDENTITY = "identity.json"
+
+
+def refuse_other_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Raises ValueError naming what differs between the identity in `folder` and `identity`."""
+    found = read_json(folder / IDENTITY, "copy the whole folder of a partial table")
+    names = [name for name in {**identity, **found} if identity.get(name) != found.get(name)]
+    if names:
+        named = ", ".join(f"{name} ({found.get(name)!r} there, {identity.get(name)!r} here)" for name in names)
+        raise ValueError(f"{folder} holds rows of another certification, which cannot be merged: {named}")
+
+
+def read_partial(folder: Path, columns: list[str]) -> dict[int, str]:
+    """The rows of all processes in a partial table's folder, by image."""
+    lines = [line for path in sorted(folder.glob("rows-*.tsv")) for line in whole_lines(path, columns)]
+    return {int(line.split(b"\t", 1)[0]): line.decode() for line in lines}
+
+
+def whole_lines(path: Path, columns: list[str]) -> list[bytes]:
+    """The lines of a file of rows, up to the first that is torn."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    broken = (
+        i
+        for i, line in enumerate(lines)
+        if not line.endswith(b"\n") or len(fields := line.split(b"\t")) != len(columns) or not fields[0].isdigit()
+    )
+    return lines[: next(broken, len(lines))]
+
+
+def write(path: Path, rows: Iterable[str], columns: list[str] = COLUMNS) -> None:
     """The whole table, moved into place when complete."""
-    write_text(path, "\t".join(COLUMNS) + "\n" + "".join(rows))
+    write_text(path, "\t".join(columns) + "\n" + "".join(rows))
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -27,32 +27,57 @@ def is_certified(table: pd.DataFrame, radius: float) -> np.ndarray:
     return (is_correct(table) & (table["radius"] >= radius)).to_numpy()
 
 
-def summarize(table: pd.DataFrame, radii: list[float], *, sigma: float, n: int, failure_prob: float) -> dict[str, Any]:
+def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any]) -> dict[str, Any]:
     """The metrics of one noise level, as plain values.
 
-    ACR is the mean of radius * 1[correct] over all images, with its standard error. `constant_classifier_acr` is what
-    a classifier that always answers the most frequent class would score: ACR alone flatters large sigmas (Sun et al.
-    2024).
+    Args:
+        radii: at which certified accuracy is reported; a table of preset radii answers for its own alone.
+        identity: what the table is a function of: mode, sigma, n, failure_prob, and the preset radii if any.
     """
+    n = identity["n"]
+    common = {"mode": identity["mode"], "sigma": identity["sigma"], "images": len(table), "n": n}
+    common |= {"mean_n": float(table.get("n", pd.Series(n)).mean()), "failure_prob": identity["failure_prob"]}
+    if identity["mode"] == "sequential":
+        own = preset_radii_metrics(table, identity["radii"])
+    else:
+        own = reference_metrics(table, radii, identity)
+    return common | own | {"p_lower_quantiles": p_lower_quantiles(table)}
+
+
+def reference_metrics(table: pd.DataFrame, radii: list[float], identity: dict[str, Any]) -> dict[str, Any]:
+    """ACR is the mean of radius * 1[correct] over all images, with its standard error. `constant_classifier_acr` is
+    what a classifier that always answers the most frequent class would score: ACR alone flatters large sigmas (Sun et
+    al. 2024). `stopped_early` is the share of images that early abstention spared samples: their p_lower is 0."""
     scores = certified_radii(table)
     shares = table["label"].value_counts(normalize=True)
+    largest = largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
     return {
-        "sigma": sigma,
-        "images": len(table),
-        "n": n,
-        "failure_prob": failure_prob,
         "acr": float(scores.mean()),
         "acr_standard_error": float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None,
-        "constant_classifier_acr": float(shares.max() * largest_radius(n, failure_prob, sigma)),
+        "constant_classifier_acr": float(shares.max() * largest),
         "clean_accuracy": float(is_correct(table).mean()),
         "abstention": float((table["predict"] == ABSTAIN).mean()),
+        "stopped_early": float((table.get("n", pd.Series(identity["n"])) < identity["n"]).mean()),
         "certified_accuracy": {str(radius): certified_accuracy(table, radius) for radius in radii},
-        "p_lower_quantiles": (
-            {str(q): float(table["p_lower"].quantile(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
-            if "p_lower" in table
-            else None
-        ),
     }
+
+
+def preset_radii_metrics(table: pd.DataFrame, radii: list[float]) -> dict[str, Any]:
+    """Certified accuracy at the preset radii, and per radius the share of images that n samples left undecided.
+
+    No ACR: the radii were chosen, not found."""
+    decisions = table["decisions"].str.split(" ", expand=True)
+    return {
+        "certified_accuracy": {str(radius): certified_accuracy(table, radius) for radius in radii},
+        "undecided": {str(r): float((decisions[i] == "undecided").mean()) for i, r in enumerate(radii)},
+    }
+
+
+def p_lower_quantiles(table: pd.DataFrame) -> dict[str, float] | None:
+    """The distribution of p_lower; a table in the field's form does not hold it."""
+    if "p_lower" not in table:
+        return None
+    return {str(q): float(table["p_lower"].quantile(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
 
 
 def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:

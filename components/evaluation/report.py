@@ -8,26 +8,39 @@ from components.certification.table import display_radius
 
 def summary_rows(metrics: dict[str, dict[str, Any]], columns: int | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and one row per noise level, certified accuracy at up to `columns` radii."""
-    radii = list(next(iter(metrics.values()))["certified_accuracy"])
+    radii = sorted({float(radius) for values in metrics.values() for radius in values["certified_accuracy"]})
     if columns and len(radii) > columns:
         radii = radii[:: math.ceil(len(radii) / columns)]
-    header = ["sigma", "clean acc", "ACR", "floor", *(f"r={radius}" for radius in radii), "abstain", "n", "images"]
-    rows = []
-    for key, values in metrics.items():
-        error = values["acr_standard_error"]
-        rows.append(
-            [
-                key,
-                f"{values['clean_accuracy']:.3f}",
-                display_radius(values["acr"]) + (f" ± {error:.3f}" if error is not None else ""),
-                display_radius(values["constant_classifier_acr"]),
-                *(f"{values['certified_accuracy'][radius]['value']:.3f}" for radius in radii),
-                f"{values['abstention']:.3f}",
-                f"{values['n']:,}",
-                str(values["images"]),
-            ]
-        )
-    return header, rows
+    sequential = next(iter(metrics.values()))["mode"] == "sequential"
+    cells = preset_radii_cells if sequential else reference_cells
+    rows = [{"sigma": key, **cells(values, radii), "images": str(values["images"])} for key, values in metrics.items()]
+    return list(rows[0]), [list(row.values()) for row in rows]
+
+
+def reference_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
+    error = values["acr_standard_error"]
+    return {
+        "clean acc": f"{values['clean_accuracy']:.3f}",
+        "ACR": display_radius(values["acr"]) + (f" ± {error:.3f}" if error is not None else ""),
+        "floor": display_radius(values["constant_classifier_acr"]),
+        **accuracy_cells(values, radii),
+        "abstain": f"{values['abstention']:.3f}",
+        "n": f"{values['n']:,}",
+    }
+
+
+def preset_radii_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
+    return {
+        **accuracy_cells(values, radii),
+        "undecided": f"{max(values['undecided'].values()):.3f}",
+        "mean n": f"{values['mean_n']:,.0f}",
+    }
+
+
+def accuracy_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
+    """Certified accuracy per radius; a dash where this noise level does not answer for it."""
+    accuracy = values["certified_accuracy"]
+    return {f"r={r}": f"{accuracy[str(r)]['value']:.3f}" if str(r) in accuracy else "-" for r in radii}
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:
@@ -35,6 +48,14 @@ def text_table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+LEGENDS = {
+    "reference": "`ACR` is the average certified radius over all test images (0 where the answer is wrong or withheld) "
+    "with its standard error; `floor` is the ACR of a classifier that always answers the most frequent class.",
+    "sequential": "Preset radii: each image got as many samples as it needed, `mean n` on average; `undecided` is the "
+    "share of images that the largest number of samples left open, at the radius where it is greatest.",
+}
 
 
 def markdown_report(metrics: dict[str, dict[str, Any]], dataset: str, plot: str) -> str:
@@ -50,8 +71,6 @@ def markdown_report(metrics: dict[str, dict[str, Any]], dataset: str, plot: str)
     )
     return (
         f"# Certified robustness on {dataset}\n\n{table}\n\n![Certified accuracy over the L2 radius]({plot})\n\n"
-        "`ACR` is the average certified radius over all test images (0 where the answer is wrong or withheld) with its "
-        "standard error; `floor` is the ACR of a classifier that always answers the most frequent class; `r=` columns "
-        "are certified accuracies. Each certificate holds with probability at least "
-        f"{1 - first['failure_prob']:g} over its sampling. Radii are rounded down.\n"
+        f"{LEGENDS[first['mode']]} `r=` columns are certified accuracies. Each certificate holds with "
+        f"probability at least {1 - first['failure_prob']:g} over its sampling. Radii are rounded down.\n"
     )

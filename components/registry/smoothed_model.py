@@ -22,6 +22,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 import components
 from components import trained_model
 from components.certification.certify import certify_image
+from components.certification.sampling import Sampler
 from components.certification.table import ABSTAIN
 from components.model_card import load_card
 from components.params import smallest_n
@@ -34,7 +35,14 @@ class SmoothedModel(PythonModel):
     """`predict(images, params={"n": ..., "failure_prob": ...})`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.network, self.card = trained_model.load(Path(context.artifacts["model"]))
+        network, self.card = trained_model.load(Path(context.artifacts["model"]))
+        self.sampler = Sampler(
+            network,
+            self.card.sigma,
+            image_shape=tuple(self.card.image_shape),
+            num_classes=len(self.card.classes),
+            precision=self.card.precision,
+        )
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -64,10 +72,8 @@ class SmoothedModel(PythonModel):
         seed = secrets.randbits(63)
         certificates = [
             certify_image(
-                self.network,
+                self.sampler,
                 image,
-                self.card.sigma,
-                num_classes=len(self.card.classes),
                 n0=N0,
                 n=n,
                 failure_prob=failure_prob,
