@@ -9,10 +9,10 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-all lint lock ui
+.PHONY: help setup run test test-all lint benchmark-setup lock ui
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: .venv/.installed  ## the locked environment in .venv
 
@@ -39,8 +39,12 @@ lint: setup  ## format, lint, types, Dockerfile
 	mypy
 	hadolint Dockerfile
 
+benchmark-setup: setup  ## what benchmarks compare with, beside the locked environment
+	uv pip install --no-deps --require-hashes -r requirements-benchmark.lock
+
 lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile requirements-uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.lock
+	uv pip compile requirements-benchmark.in --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-benchmark.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000

@@ -1,0 +1,140 @@
+"""How fast certification is: ours, a plain loop, and the Adversarial Robustness Toolbox, in one run on this machine.
+
+The three certify the same images with the same network, n0 and n, in turns; each figure is the median of the turns.
+Ours runs as the certify stage does: images side by side, one thread each; the other two get all cores per operation.
+One JSON line per case. `make benchmark-setup` installs the toolbox; without it its columns are null.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from statsmodels.stats.proportion import proportion_confint
+from torch import Tensor, nn
+
+from components import networks
+from components.certification.certify import certify_image, certify_images
+from components.certification.sampling import Sampler
+from components.device import available_cores, has_bfloat16, use_device
+
+SIGMA, N0, FAILURE_PROB = 0.5, 100, 0.001
+CASES = {"lenet": (1, 28, 28), "resnet20": (3, 32, 32), "resnet110": (3, 32, 32), "small_convnet": (1, 16, 16)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=["lenet", "resnet20"], help=f"of {', '.join(CASES)}")
+    parser.add_argument("--n", type=int, default=4000, help="samples per image (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2, help="images per turn (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="run our network compiled")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], help="default: bfloat16 where it is in hardware"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"unknown case {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
+    for case in options.cases:
+        print(json.dumps(measure(case, options)), flush=True)
+
+
+def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One case's line."""
+    device = use_device(threads=available_cores())
+    torch.manual_seed(0)
+    network = networks.build(case, CASES[case], 10).to(device).eval()
+    precision = options.precision or ("bfloat16" if has_bfloat16(device) else "float32")
+    images = torch.rand(options.images, *CASES[case])
+    start = time.perf_counter()
+    sampler = Sampler(
+        network, SIGMA, image_shape=CASES[case], num_classes=10, precision=precision, compiled=options.compile
+    )
+    start_seconds = time.perf_counter() - start
+    plain_network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    contenders: dict[str, Callable[[], object]] = {
+        "": lambda: certify_ours(sampler, images, options.n),
+        "plain_": lambda: [certify_plainly(plain_network, image.to(device), options.n) for image in images],
+    }
+    if toolbox := art_classifier(plain_network, CASES[case], device):
+        contenders["art_"] = lambda: toolbox.certify(images.numpy(), options.n, batch_size=1000)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(options.turns + 1):
+        for name, certify in contenders.items():
+            torch.set_num_threads(available_cores())
+            begin = time.perf_counter()
+            certify()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - begin)
+    samples = options.images * (N0 + options.n)
+    rates = {name: samples / statistics.median(values) for name, values in seconds.items()}
+    return {
+        "case": case,
+        "samples_per_s": round(rates[""]),
+        "plain_samples_per_s": round(rates["plain_"]),
+        "art_samples_per_s": round(rates["art_"]) if "art_" in rates else None,
+        "ratio_plain": round(rates[""] / rates["plain_"], 2),
+        "ratio_art": round(rates[""] / rates["art_"], 2) if "art_" in rates else None,
+        "precision": precision,
+        "compiled": sampler.compiled,
+        "start_s": round(start_seconds, 1),
+        "block": sampler.block,
+        "cores": available_cores(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+    }
+
+
+def certify_ours(sampler: Sampler, images: Tensor, n: int) -> list[Any]:
+    def certify(image: Tensor, index: int) -> Any:
+        return certify_image(sampler, image, n0=N0, n=n, failure_prob=FAILURE_PROB, seed=0, index=index)
+
+    workers = 1 if sampler.device.type == "cuda" else available_cores()
+    return list(certify_images(enumerate(images), certify, workers=workers))
+
+
+def certify_plainly(network: nn.Module, image: Tensor, n: int) -> tuple[int, float]:
+    """As research code does it: one image, batches of 1000, float32, counts fetched per batch."""
+
+    def count(num: int) -> np.ndarray:
+        counts = np.zeros(10, dtype=int)
+        while num:
+            batch = image.repeat(size := min(num, 1000), 1, 1, 1)
+            with torch.no_grad():
+                predictions = network(batch + torch.randn_like(batch) * SIGMA).argmax(1)
+            counts += np.bincount(predictions.cpu().numpy(), minlength=10)
+            num -= size
+        return counts
+
+    selected = int(count(N0).argmax())
+    p_lower = proportion_confint(count(n)[selected], n, alpha=2 * FAILURE_PROB, method="beta")[0]
+    return (selected, SIGMA * norm.ppf(p_lower)) if p_lower > 0.5 else (-1, 0.0)
+
+
+def art_classifier(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> Any:
+    """The toolbox's smoothed classifier, or None where it is not installed."""
+    try:
+        from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+    except ImportError:
+        return None
+    return PyTorchRandomizedSmoothing(
+        network,
+        nn.CrossEntropyLoss(),
+        shape,
+        10,
+        device_type="gpu" if device.type == "cuda" else "cpu",
+        sample_size=N0,
+        scale=SIGMA,
+        alpha=FAILURE_PROB,
+    )
+
+
+if __name__ == "__main__":
+    main()
