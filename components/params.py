@@ -306,7 +306,7 @@ def _cross_checks(params: Params) -> list[str]:
             f"at failure_prob {params.certify.failure_prob:g}"
         )
     if params.certify.mode == "sequential" and params.certify.early_abstention:
-        problems.append("certify.early_abstention is True: belongs to mode reference; sequential always stops early")
+        problems.append("certify.early_abstention is True: belongs to mode reference, set it to false")
     for name, radii in (
         ("evaluate.radii", params.evaluate.radii),
         ("certify.sequential.radii", params.certify.sequential.radii),

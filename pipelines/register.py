@@ -34,6 +34,7 @@ def register_all(params: Params) -> None:
     header, rows = report.summary_rows(summaries, columns=5)
     for row, sigma in zip(rows, params.sigmas, strict=True):
         card = load_card(artifacts.model(sigma))
+        refuse_table_of_another_model(sigma, card)
         content = hash_value([card.weights_sha256, hash_file(artifacts.certificates(sigma))])
         summary = summaries[level_key(sigma)]
         run_id = complete_run(tracking, sigma, card, summary, content)
@@ -49,6 +50,13 @@ def register_all(params: Params) -> None:
         if "sqlite" in tracking.uri
         else f"runs:   {tracking.uri}"
     )
+
+
+def refuse_table_of_another_model(sigma: float, card: ModelCard) -> None:
+    """Raises ValueError when the table was not made with the weights that it would be registered with."""
+    identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
+    if identity["weights_sha256"] != card.weights_sha256:
+        raise ValueError(f"{artifacts.certificates(sigma)} is a table of other weights: run the certify stage again")
 
 
 def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dict[str, Any], content: str) -> str:

@@ -19,7 +19,7 @@ REFUSED = {
     "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 1"),
     "missing choice": ("train.method", MISSING, "train.method is missing: one of smoothmix, gaussian"),
     "missing optional": ("train.smoothmix.attack_radius", MISSING, "attack_radius is missing: a number > 0"),
-    "missing section": ("certify", MISSING, "certify is missing: a mapping with n0, n, failure_prob"),
+    "missing section": ("certify", MISSING, "certify is missing: a mapping with mode, n0, n, failure_prob"),
     "section is a number": ("certify", 3, "certify is 3: must be a mapping"),
     "unknown method": ("train.method", "magic", "train.method is 'magic': must be one of smoothmix, gaussian"),
     "unknown network": ("train.network", "vgg", "train.network is 'vgg': must be one of small_convnet, lenet"),
@@ -45,6 +45,11 @@ REFUSED = {
     "no radii": ("evaluate.radii", [], "evaluate.radii is []: must be increasing and not empty"),
     "radii not a list": ("evaluate.radii", 0.5, "evaluate.radii is 0.5: must be a list"),
     "negative radius": ("evaluate.radii", [-0.5, 0.25], "evaluate.radii[0] is -0.5: must be >= 0"),
+    "preset radii not increasing": ("certify.sequential.radii", [1.0, 0.5], "certify.sequential.radii is [1.0, 0.5]"),
+    "no preset radii": ("certify.sequential.radii", [], "certify.sequential.radii is []: must be increasing"),
+    "unknown mode": ("certify.mode", "fast", "certify.mode is 'fast': must be one of reference, sequential"),
+    "count for a truth": ("certify.compile", 1, "certify.compile is 1: must be true or false"),
+    "no process": ("certify.processes", 0, "certify.processes is 0: must be >= 1"),
     "slash in name": ("register.name", "a/b", "register.name is 'a/b': must not be empty"),
     "no noise levels": ("noise_levels", {}, "noise_levels is {}: name at least one sigma"),
     "noise levels a list": ("noise_levels", [0.5], "noise_levels is [0.5]: must be a mapping"),
@@ -74,7 +79,8 @@ def raw():
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["train"] |= {"method": "smoothmix", "batch_size": 256}
     raw["train"]["smoothmix"]["num_noises"] = 4
-    return raw | {"noise_levels": {"0.5": {}}, "certify": {"n0": 100, "n": 10_000, "failure_prob": 0.001, "every": 1}}
+    raw["certify"] |= {"mode": "reference", "n0": 100, "n": 10_000, "failure_prob": 0.001, "early_abstention": False}
+    return raw | {"noise_levels": {"0.5": {}}}
 
 
 def changed(raw, key, value):
@@ -104,6 +110,12 @@ def test_a_wrong_value_is_refused_with_key_value_and_remedy(raw, key, value, mes
         parse(changed(raw, key, value))
     assert message in str(refusal.value)
     assert ";" not in str(refusal.value), "one mistake, one message"
+
+
+def test_early_abstention_belongs_to_the_reference_procedure(raw):
+    raw["certify"] |= {"mode": "sequential", "early_abstention": True}
+    with pytest.raises(ParamsError, match=r"certify\.early_abstention is True: belongs to mode reference"):
+        parse(raw)
 
 
 def test_several_mistakes_are_reported_at_once(raw):
