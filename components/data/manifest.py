@@ -48,11 +48,10 @@ def load_manifest(folder: Path) -> Manifest:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): {remedy}") from None
-    header, *lines, end = text.split("\n")
-    if header != HEADER or end:
+    if not (text.startswith(f"{HEADER}\n") and text.endswith("\n")):
         raise ValueError(f"{path} is torn: {remedy}")
     paths, labels, hashes = [], [], []
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(text.split("\n")[1:-1], start=2):
         cells = line.split("\t")
         if len(cells) != 3 or not cells[1].isdecimal() or len(cells[2]) != 64:
             raise ValueError(f"{path} line {number} is {line!r}: {remedy}")

@@ -33,11 +33,11 @@ def mnist(root: Path, *, download: bool) -> Source:
     """
     from torchvision.datasets import MNIST
 
-    if download:
-        _download(MNIST, root)
     raw = root / "MNIST" / "raw"
-    for name in ("train", "t10k"):
-        images, labels = raw / f"{name}-images-idx3-ubyte", raw / f"{name}-labels-idx1-ubyte"
+    pairs = [(raw / f"{name}-images-idx3-ubyte", raw / f"{name}-labels-idx1-ubyte") for name in ("train", "t10k")]
+    if download and not all(path.is_file() for pair in pairs for path in pair):
+        _download(MNIST, root)
+    for images, labels in pairs:
         count, others = _idx_shape(images, dimensions=3)[0], _idx_shape(labels, dimensions=1)[0]
         if count != others:
             raise ValueError(f"{labels} has {others} labels for {count} images: {_remedy(root)}")
@@ -80,11 +80,12 @@ def cifar10(root: Path, *, download: bool) -> Source:
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
-    if download:
+    folder = root / CIFAR10.base_folder
+    checksums = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
+    if download and not all((folder / name).is_file() for name in checksums):
         _download(CIFAR10, root)
-    meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
-    for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, meta]:
-        path = root / CIFAR10.base_folder / name
+    for name, md5 in checksums.items():
+        path = folder / name
         if not path.is_file():
             raise ValueError(f"{path} is missing: {_remedy(root)}")
         if not check_integrity(path, md5):
@@ -103,7 +104,7 @@ def cifar10(root: Path, *, download: bool) -> Source:
 
 
 def _download(dataset: Any, root: Path) -> None:
-    """Fetch and unpack what is not in `root` yet."""
+    """Fetch and unpack into `root`."""
     try:
         dataset(root, download=True)
     except (RuntimeError, OSError, EOFError) as error:
