@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +17,33 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+@contextmanager
+def replaced(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary places for files or folders that belong together, moved onto `paths` when the block succeeds.
+
+    When it fails, they are removed and what was at `paths` stays as it was.
+    """
+    places = [path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in paths]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield places
+        for place, path in zip(places, paths, strict=True):
+            remove(path)
+            place.replace(path)
+    finally:
+        for place in places:
+            remove(place)
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

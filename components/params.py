@@ -47,11 +47,30 @@ Seed = Annotated[int, Range(least=0, most=2**63 - 1)]
 
 @dataclass(frozen=True)
 class Prepare:
-    source: Literal["digits"]
-    test_share: Annotated[float, Range(above=0, below=1)]
-    """Share of the images held out for certification, stratified by class."""
-    enlarge: Annotated[int, Range(least=1, most=32)]
+    source: Literal["digits", "mnist", "cifar10", "image_folder", "imagenet"]
+    root: str | None
+    """Folder (image_folder: or archive) that the source's files lie in; null for digits, and for data/raw with
+    `download`. A relative path counts from the main checkout."""
+    download: bool
+    """Fetch what is not there yet."""
+    test_share: Annotated[float, Range(above=0, below=1)] | None
+    """Share of the images held out for certification, stratified by class; null where the source has a test split."""
+    enlarge: Annotated[int, Range(least=1, most=32)] | None
     """Each pixel becomes a square of this side (pixel replication)."""
+    image_size: Annotated[int, Range(least=8, most=1024)] | None
+    """Side of the square that images of any size are resized and cropped to."""
+    channels: Literal[1, 3] | None
+    """1 turns images into grey, 3 into RGB."""
+
+
+SOURCE_OPTIONS = {
+    "digits": {"test_share", "enlarge"},
+    "mnist": {"root", "download"},
+    "cifar10": {"root", "download"},
+    "image_folder": {"root", "test_share", "image_size", "channels"},
+    "imagenet": {"root"},
+}
+"""What of `prepare` each source takes; the rest must be null, and `download` false."""
 
 
 @dataclass(frozen=True)
@@ -295,6 +314,7 @@ def _cross_checks(params: Params) -> list[str]:
                 level[name] = _convert(value, hints[name], f"{at}.{name}", problems)
             else:
                 problems.append(f"{at}.{name} is {value!r}: unknown key, allowed are {', '.join(hints)}")
+    problems += _prepare_checks(params.prepare)
     base = params.train.smoothmix.num_noises
     m = base if problems else max(params.train_at(sigma).smoothmix.num_noises for sigma in params.sigmas)
     if params.train.method == "smoothmix" and params.train.batch_size < m:
@@ -316,6 +336,39 @@ def _cross_checks(params: Params) -> list[str]:
     if not params.register.name or set(params.register.name) & set("/:"):
         problems.append(f"register.name is {params.register.name!r}: must not be empty nor contain '/' or ':'")
     return problems
+
+
+def _prepare_checks(prepare: Prepare) -> list[str]:
+    """Options that the source does not take, and those it cannot do without."""
+    source, takes = prepare.source, SOURCE_OPTIONS[prepare.source]
+    problems = []
+    for field in fields(Prepare):
+        value = getattr(prepare, field.name)
+        if field.name != "source" and field.name not in takes and value not in (None, False):
+            nothing = "false" if field.name == "download" else "null"
+            problems.append(
+                f"prepare.{field.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
+                f"so set it to {nothing}"
+            )
+    needed = {"root"} if "root" in takes and not prepare.download else set()
+    needed |= {"test_share", "enlarge"} if source == "digits" else takes & {"image_size", "channels"}
+    problems += [
+        f"prepare.{name} is null: {source} needs {_NEEDS[name]}"
+        for name in sorted(needed)
+        if getattr(prepare, name) is None
+    ]
+    if prepare.root == "":
+        problems.append("prepare.root is '': must be a path, or null")
+    return problems
+
+
+_NEEDS = {
+    "root": "the path of its files",
+    "test_share": "the share of the images to hold out",
+    "enlarge": "the side of a pixel, 1 for none",
+    "image_size": "the side of the images in pixels",
+    "channels": "1 (grey) or 3 (RGB)",
+}
 
 
 def smallest_n(failure_prob: float) -> int:

@@ -72,6 +72,11 @@ def in_experiment() -> bool:
     return "DVC_EXP_NAME" in os.environ and "DVC_ROOT" in os.environ
 
 
+def source_root(root: str | None) -> Path:
+    """Where a source's files lie: `prepare.root`, counted from the main checkout, or the folder of downloads."""
+    return state_root().parent / Path(root or "data/raw").expanduser()
+
+
 def tracking_store() -> Path:
     """Folder of the MLflow store that is used without MLFLOW_TRACKING_URI."""
     return state_root() / "mlflow"

@@ -1,7 +1,7 @@
 """Validate the prepared data; a broken expectation stops the pipeline and names the rows."""
 
 from components.data.expectations import check
-from components.data.prepared import load_description, load_split
+from components.data.prepared import load_description, load_split_or_manifest
 from components.files import write_json
 from components.params import Params
 from pipelines import artifacts
@@ -10,7 +10,8 @@ from pipelines.command import run_stage
 
 def run(params: Params) -> None:
     description = load_description(artifacts.DESCRIPTION)
-    splits = {"train": load_split(artifacts.TRAIN_SPLIT), "test": load_split(artifacts.TEST_SPLIT)}
+    folders = {"train": artifacts.TRAIN_SPLIT, "test": artifacts.TEST_SPLIT}
+    splits = {name: load_split_or_manifest(folder) for name, folder in folders.items()}
     broken, report = check(splits, description, min_class_share=params.validate.min_class_share)
     if broken:
         raise ValueError("the prepared data is not fit for training: " + "; ".join(map(str, broken)))

@@ -13,7 +13,7 @@ import yaml
 
 from components.data.sources import SOURCES
 from components.networks import NETWORKS
-from components.params import Params, Prepare, Train
+from components.params import SOURCE_OPTIONS, Params, Prepare, Train
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
 from pipelines import artifacts
 
@@ -98,7 +98,7 @@ def test_each_heavy_library_is_imported_where_it_is_used_alone():
     assert importers("great_expectations") == {"components/data/expectations.py"}
     assert importers("mlflow")
     assert all(file.startswith("components/registry/") for file in importers("mlflow"))
-    assert importers("sklearn") == {"components/data/sources.py"}
+    assert importers("sklearn") == {"components/data/sources/published.py"}
     assert importers("pydantic") == set()
 
 
@@ -173,4 +173,4 @@ def choices(section, name):
 def test_the_choices_of_the_parameters_are_the_names_in_the_code():
     assert choices(Train, "method") == set(OBJECTIVES) == set(STEPS_PER_BATCH)
     assert choices(Train, "network") == set(NETWORKS)
-    assert choices(Prepare, "source") == set(SOURCES)
+    assert choices(Prepare, "source") == set(SOURCES) == set(SOURCE_OPTIONS)

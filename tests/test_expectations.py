@@ -31,8 +31,8 @@ def test_clean_digits_pass_and_the_report_lists_every_rule(prepared):
     assert broken == []
     assert report["success"] is True
     assert report["data_sha256"] == description.sha256
-    assert len(report["rules"]) == 9
-    assert {rule["checked"] for rule in report["rules"]} == {60, 20}
+    assert len(report["rules"]) == 10
+    assert {rule["checked"] for rule in report["rules"]} == {60, 20, 2}
 
 
 def test_damaged_images_and_labels_are_named(prepared):
@@ -64,6 +64,7 @@ def test_arrays_of_the_wrong_form_are_named(prepared):
         "image without a label": ["train 38", "train 39"],
         "image shape is not [1, 8, 8]": every,
         "pixels are not uint8": every,
+        "split of another size than described": ["train"],
     }
 
 

@@ -12,6 +12,9 @@ from components.params import ParamsError, SmoothMix, level_key, parse
 ROOT = Path(__file__).parents[1]
 MISSING = object()
 
+NO_OPTIONS = {"test_share": None, "enlarge": None, "image_size": None, "channels": None}
+MNIST = {"source": "mnist", "root": None, "download": True, **NO_OPTIONS}
+IMAGES = NO_OPTIONS | {"source": "image_folder", "root": "d", "download": False, "image_size": 32, "channels": 3}
 REFUSED = {
     "unknown section": ("wandb", {}, "wandb is {}: unknown key, allowed are seed, noise_levels"),
     "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
@@ -24,6 +27,34 @@ REFUSED = {
     "unknown method": ("train.method", "magic", "train.method is 'magic': must be one of smoothmix, gaussian"),
     "unknown network": ("train.network", "vgg", "train.network is 'vgg': must be one of small_convnet, lenet"),
     "unknown source": ("prepare.source", "svhn", "prepare.source is 'svhn': must be one of digits"),
+    "root for digits": (
+        "prepare.root",
+        "data",
+        "prepare.root is 'data': digits takes enlarge, test_share alone, so set",
+    ),
+    "empty root": ("prepare", MNIST | {"root": ""}, "prepare.root is '': must be a path, or null"),
+    "no root": ("prepare", MNIST | {"download": False}, "prepare.root is null: mnist needs the path of its files"),
+    "download for digits": (
+        "prepare.download",
+        True,
+        "prepare.download is True: digits takes enlarge, test_share alone",
+    ),
+    "text for a truth": ("prepare.download", "yes", "prepare.download is 'yes': must be true or false"),
+    "no share for digits": ("prepare.test_share", None, "prepare.test_share is null: digits needs the share of"),
+    "no enlarging for digits": ("prepare.enlarge", None, "prepare.enlarge is null: digits needs the side of a pixel"),
+    "share 1": ("prepare.test_share", 1.0, "prepare.test_share is 1.0: must be > 0 and < 1"),
+    "share for mnist": ("prepare", MNIST | {"test_share": 0.2}, "test_share is 0.2: mnist takes download, root alone"),
+    "enlarged mnist": ("prepare", MNIST | {"enlarge": 2}, "prepare.enlarge is 2: mnist takes download, root alone, so"),
+    "resized mnist": ("prepare", MNIST | {"image_size": 32}, "image_size is 32: mnist takes download, root alone, so"),
+    "own images without a size": (
+        "prepare",
+        IMAGES | {"image_size": None},
+        "image_folder needs the side of the images",
+    ),
+    "own images without channels": ("prepare", IMAGES | {"channels": None}, "channels is null: image_folder needs 1"),
+    "two channels": ("prepare", IMAGES | {"channels": 2}, "prepare.channels is 2: must be one of 1, 3"),
+    "images without a root": ("prepare", IMAGES | {"root": None}, "prepare.root is null: image_folder needs the path"),
+    "download of own images": ("prepare", IMAGES | {"download": True}, "image_folder takes channels, image_size, root"),
     "text for a number": ("train.learning_rate", "0.05", "train.learning_rate is '0.05': must be a number"),
     "text for a count": ("train.epochs", "30", "train.epochs is '30': must be a whole number"),
     "truth for a count": ("train.epochs", True, "train.epochs is True: must be a whole number"),
@@ -125,6 +156,15 @@ def test_several_mistakes_are_reported_at_once(raw):
         parse(raw)
     for key in ("train.epochs is 0", "certify.failure_prob is 2.0", "seed is 'x'", "prepare.enlarge is missing"):
         assert key in str(refusal.value)
+
+
+def test_the_digits_recipe_is_the_one_selected():
+    assert (ROOT / "recipes/digits.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_there_is_a_recipe_for_every_source():
+    loaded = [params.load(path) for path in (ROOT / "recipes").glob("*.yaml")]
+    assert {recipe.prepare.source for recipe in loaded} == set(params.SOURCE_OPTIONS)
 
 
 def test_whole_numbers_are_numbers_too(raw):

@@ -14,7 +14,7 @@ from components.data.prepared import (
     save_description,
     save_split,
 )
-from components.data.sources import SOURCES, digits
+from components.data.sources import digits
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,6 @@ def spoilt(source, rows, value):
 
 
 def test_the_digits_are_what_they_say(source):
-    assert SOURCES["digits"] is digits
     assert source.images.shape == (1797, 1, 8, 8)
     assert (source.images.min(), source.images.max(), source.max_value) == (0, 16, 16)
     assert source.classes == list("0123456789")
@@ -119,6 +118,23 @@ def test_pixels_that_are_no_whole_numbers_in_range_are_refused_by_row(source, ba
 def test_a_long_list_of_rows_is_cut_short(source):
     with pytest.raises(ValueError, match=r"in 30 image\(s\), rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\."):
         prepare(spoilt(source, range(30), 0.5), "digits", test_share=0.25, enlarge=1, seed=0)
+
+
+def test_a_test_split_of_its_own_is_kept_and_checked(source):
+    own = replace(source, test=(source.images[:5].astype(float), source.labels[:5]))
+    train, test, description = prepare(own, "digits", test_share=None, enlarge=2, seed=0)
+    assert (len(train), len(test)) == (description.train_images, description.test_images) == (1797, 5)
+    assert np.array_equal(test.images, train.images[:5])
+    assert np.array_equal(test.image(3), test.images[3])
+    own.test[0][2, 0, 0, 0] = 0.5
+    with pytest.raises(ValueError, match=r"digits \(test\): pixels that are not whole numbers .* rows 2:"):
+        prepare(own, "digits", test_share=None, enlarge=None, seed=0)
+
+
+def test_normalisation_passes_from_the_source_to_the_description(source):
+    own = replace(source, mean=[0.3], std=[0.2])
+    *_, description = prepare(own, "digits", test_share=0.25, enlarge=1, seed=0)
+    assert (description.mean, description.std) == ([0.3], [0.2])
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What must hold of prepared data before anything is trained on it, checked with Great Expectations.
 
-The arrays are described by one frame with a row per image and one with a row per class and split; each rule is an
-expectation on a column, so that what breaks names its rows.
+The data is described by one frame with a row per image, one with a row per class and split and one with a row per
+split; each rule is an expectation on a column, so that what breaks names its rows. Of files behind a manifest, the
+pixels are not looked at: the prepare stage has decoded each file, and whoever reads one checks its hash.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.data.manifest import Manifest
 from components.data.prepared import Description, Split
 
 NAMED_ROWS = 10
@@ -39,9 +41,8 @@ class Broken:
         return f"{self.says}: {', '.join(self.rows[:NAMED_ROWS])}{more}"
 
 
-def image_rules(description: Description) -> list[Rule]:
+def label_rules(description: Description) -> list[Rule]:
     labels = list(range(len(description.classes)))
-    same: dict[str, list[Any]] = {"value_set": [True]}
     return [
         Rule("image without a label", "ExpectColumnValuesToNotBeNull", "label", {}),
         Rule(
@@ -50,6 +51,13 @@ def image_rules(description: Description) -> list[Rule]:
             "label",
             {"value_set": labels},
         ),
+        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", "twin_in_train", {}),
+    ]
+
+
+def pixel_rules(description: Description) -> list[Rule]:
+    same: dict[str, list[Any]] = {"value_set": [True]}
+    return [
         Rule("label without an image", "ExpectColumnValuesToBeInSet", "has_image", same),
         Rule(f"image shape is not {description.image_shape}", "ExpectColumnValuesToBeInSet", "shape_agrees", same),
         Rule("pixels are not uint8", "ExpectColumnValuesToBeInSet", "is_uint8", same),
@@ -60,7 +68,6 @@ def image_rules(description: Description) -> list[Rule]:
             {"min_value": 0, "max_value": description.max_value},
         ),
         Rule("constant image", "ExpectColumnValuesToBeBetween", "spread", {"min_value": 1}),
-        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", "twin_in_train", {}),
     ]
 
 
@@ -75,14 +82,36 @@ def class_rules(min_class_share: float) -> list[Rule]:
     ]
 
 
-def describe_images(splits: dict[str, Split], description: Description) -> pd.DataFrame:
+def split_rules() -> list[Rule]:
+    agrees = {"value_set": [True]}
+    return [Rule("split of another size than described", "ExpectColumnValuesToBeInSet", "count_agrees", agrees)]
+
+
+def describe_images(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
     """One row per image or label, whichever there are more of; indexed by names such as 'train 17'."""
-    rows = [row for name, split in splits.items() for row in _describe_split(name, split, description)]
-    frame = pd.DataFrame(rows).set_index("row", drop=False)
+    frames = [
+        _describe_manifest(name, split)
+        if isinstance(split, Manifest)
+        else pd.DataFrame(_describe_split(name, split, description))
+        for name, split in splits.items()
+    ]
+    frame = pd.concat([frame for frame in frames if len(frame)]).set_index("row", drop=False)
     train = frame[(frame["split"] == "train") & frame["has_image"]]
     first_in_train = train.drop_duplicates("digest").set_index("digest")["row"]
     frame["twin_in_train"] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
     return frame
+
+
+def _describe_manifest(name: str, manifest: Manifest) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "row": [f"{name} {i} ({path})" for i, path in enumerate(manifest.paths)],
+            "split": name,
+            "label": manifest.labels.astype(float),
+            "has_image": True,
+            "digest": manifest.hashes,
+        }
+    )
 
 
 def _describe_split(name: str, split: Split, description: Description) -> Iterator[dict[str, Any]]:
@@ -102,7 +131,14 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
         }
 
 
-def describe_classes(splits: dict[str, Split], description: Description) -> pd.DataFrame:
+def describe_splits(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
+    """One row per split: whether it has as many labels as were prepared."""
+    prepared = {"train": description.train_images, "test": description.test_images}
+    rows = [{"row": name, "count_agrees": len(split.labels) == prepared[name]} for name, split in splits.items()]
+    return pd.DataFrame(rows).set_index("row", drop=False)
+
+
+def describe_classes(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
     """One row per split and class, with its share relative to a perfectly balanced split."""
     rows = []
     for name, split in splits.items():
@@ -113,16 +149,19 @@ def describe_classes(splits: dict[str, Split], description: Description) -> pd.D
 
 
 def check(
-    splits: dict[str, Split], description: Description, *, min_class_share: float
+    splits: dict[str, Split | Manifest], description: Description, *, min_class_share: float
 ) -> tuple[list[Broken], dict[str, Any]]:
     """Run every rule.
 
     Returns:
         What is broken, empty when all is well, and a report of all rules as plain values.
     """
+    files = any(isinstance(split, Manifest) for split in splits.values())
+    image_rules = label_rules(description) + ([] if files else pixel_rules(description))
     frames = [
-        (describe_images(splits, description), image_rules(description)),
+        (describe_images(splits, description), image_rules),
         (describe_classes(splits, description), class_rules(min_class_share)),
+        (describe_splits(splits, description), split_rules()),
     ]
     broken, report = [], []
     for frame, rules in frames:

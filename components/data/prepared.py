@@ -1,6 +1,7 @@
 """Prepared data: uint8 images and integer labels per split, and a description that travels with them.
 
-Pixels stay integers on disk and in memory; `pixels / max_value` is the image in [0, 1] that noise is added to.
+Pixels stay integers on disk and in memory; `pixels / max_value` is the image in [0, 1] that noise is added to. Images
+too large for memory stay the files they are, and a split is a manifest of them.
 """
 
 import hashlib
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from components.data.sources import Source
+from components.data import manifest
+from components.data.manifest import Manifest, load_manifest
+from components.data.sources.source import FileSource, Source
 from components.files import read_record, write_json
 from components.identity import hash_value
 
@@ -46,6 +49,13 @@ class Split:
     labels: np.ndarray
     """int64 (N,)."""
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 (C, H, W)."""
+        return self.images[i]
+
     @property
     def sha256(self) -> str:
         digest = hashlib.sha256(repr((self.images.shape, self.labels.shape)).encode())
@@ -55,48 +65,83 @@ class Split:
 
 
 def prepare(
-    source: Source, name: str, *, test_share: float, enlarge: int, seed: int
-) -> tuple[Split, Split, Description]:
-    """Check, enlarge and split a source.
+    source: Source | FileSource, name: str, *, test_share: float | None, enlarge: int | None, seed: int
+) -> tuple[Split | Manifest, Split | Manifest, Description]:
+    """Check a source's pixels, enlarge them, split where the source has no test split, describe.
 
     The split is stratified by class and fixed by `seed`: of each class's images in a random order, the first
-    round(test_share * count) are the test images. Both splits keep the source's order.
+    round(test_share * count) are the test images. Both splits keep the source's order. Files pass as they are: their
+    source has decoded each.
 
     Raises:
         ValueError: naming the first images that are not finite, not whole or outside [0, max_value].
     """
-    pixels = source.images
-    rows = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
-    _refuse(rows, f"{name}: pixels that are not finite")
-    whole = (pixels == np.round(pixels)) & (pixels >= 0) & (pixels <= source.max_value)
-    rows = np.flatnonzero(~whole.all(axis=(1, 2, 3)))
-    _refuse(rows, f"{name}: pixels that are not whole numbers in [0, {source.max_value}]")
-    images = pixels.astype(np.uint8).repeat(enlarge, axis=2).repeat(enlarge, axis=3)
-    labels = source.labels.astype(np.int64)
+    if isinstance(source, FileSource):
+        return source.train, source.test, _describe(source, name, source.train, source.test, source.image_shape, 255)
+    images, labels = whole_pixels(source.images, source.max_value, name), source.labels.astype(np.int64)
+    if source.test:
+        test_images, test_labels = source.test
+        train = Split(_enlarged(images, enlarge), labels)
+        test = Split(
+            _enlarged(whole_pixels(test_images, source.max_value, f"{name} (test)"), enlarge),
+            test_labels.astype(np.int64),
+        )
+    else:
+        assert test_share, "a source without a test split is split"
+        is_test = draw_test_images(labels, test_share, seed)
+        train = Split(_enlarged(images[~is_test], enlarge), labels[~is_test])
+        test = Split(_enlarged(images[is_test], enlarge), labels[is_test])
+    return train, test, _describe(source, name, train, test, list(train.images.shape[1:]), source.max_value)
 
+
+def _describe(
+    source: Source | FileSource,
+    name: str,
+    train: Split | Manifest,
+    test: Split | Manifest,
+    image_shape: list[int],
+    max_value: int,
+) -> Description:
+    return Description(
+        source=name,
+        origin=source.origin,
+        classes=source.classes,
+        image_shape=image_shape,
+        max_value=max_value,
+        mean=source.mean,
+        std=source.std,
+        train_images=len(train),
+        test_images=len(test),
+        train_sha256=train.sha256,
+        test_sha256=test.sha256,
+    )
+
+
+def whole_pixels(pixels: np.ndarray, max_value: int, name: str) -> np.ndarray:
+    """The same numbers as uint8."""
+    if pixels.dtype != np.uint8:
+        rows = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
+        _refuse(rows, f"{name}: pixels that are not finite")
+        rows = np.flatnonzero(~((pixels == np.round(pixels)) & (pixels >= 0)).all(axis=(1, 2, 3)))
+        _refuse(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
+    rows = np.flatnonzero((pixels > max_value).any(axis=(1, 2, 3)))
+    _refuse(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def draw_test_images(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:
+    """Bool (N,), true for the test images; see `prepare`."""
     rng = np.random.default_rng(seed)
     is_test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         is_test[members[: round(test_share * len(members))]] = True
-    train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
-    return (
-        train,
-        test,
-        Description(
-            source=name,
-            origin=source.origin,
-            classes=source.classes,
-            image_shape=list(images.shape[1:]),
-            max_value=source.max_value,
-            mean=None,
-            std=None,
-            train_images=len(train.labels),
-            test_images=len(test.labels),
-            train_sha256=train.sha256,
-            test_sha256=test.sha256,
-        ),
-    )
+    return is_test
+
+
+def _enlarged(images: np.ndarray, enlarge: int | None) -> np.ndarray:
+    """Each pixel as a square of side `enlarge`."""
+    return images.repeat(enlarge, axis=2).repeat(enlarge, axis=3) if enlarge and enlarge > 1 else images
 
 
 def _refuse(rows: np.ndarray, what: str) -> None:
@@ -105,7 +150,9 @@ def _refuse(rows: np.ndarray, what: str) -> None:
         raise ValueError(f"{what} in {len(rows)} image(s), rows {some}: mend or remove them in the source")
 
 
-def save_split(split: Split, folder: Path) -> None:
+def save_split(split: Split | Manifest, folder: Path) -> None:
+    if isinstance(split, Manifest):
+        return split.save(folder)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", split.images)
     np.save(folder / "labels.npy", split.labels)
@@ -120,6 +167,11 @@ def load_split(folder: Path) -> Split:
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{folder / name} cannot be read ({error}): run the prepare stage again") from None
     return Split(*arrays)
+
+
+def load_split_or_manifest(folder: Path) -> Split | Manifest:
+    """Raises ValueError when what is there cannot be read."""
+    return load_manifest(folder) if (folder / manifest.FILE).exists() else load_split(folder)
 
 
 def save_description(description: Description, path: Path) -> None:

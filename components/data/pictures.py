@@ -1,0 +1,100 @@
+"""One image file: decode it defensively, turn it upright, bring it to 8 bits and to a fixed size."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""The formats that are read; some of the library's others start programs or fetch files."""
+MAX_FILE_BYTES = 2**28
+MAX_PIXELS = 2**26
+"""A few bytes can claim any size: more pixels than 8192x8192 are refused before they are decoded."""
+MAX_ASPECT = 100
+"""Longer side over shorter side; the shorter side decides the size of the whole resized image."""
+
+
+class PictureError(ValueError):
+    """A file that cannot be used as an image; says why, not which."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises PictureError when the file is missing, unreadable, empty, too large or no plain file."""
+    try:
+        if not path.is_file():
+            raise PictureError("not a plain file" if path.exists() else "no such file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PictureError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror}") from None
+    if not data:
+        raise PictureError("empty file")
+    return data
+
+
+def decode(data: bytes, channels: int) -> Any:
+    """An image file's first frame, upright, as a PIL image of 8 bits: grey for one channel, RGB for three.
+
+    Grey of 16 bits is scaled, so that 65535 becomes 255; transparency is dropped.
+
+    Raises:
+        PictureError: no image of a known format, cut short, spoilt, or unreasonably large.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        image: Any = Image.open(BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise PictureError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS} in all")
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            raise PictureError(f"{image.width}x{image.height} pixels, more than {MAX_ASPECT} times as long as wide")
+        image = _to_8_bits(ImageOps.exif_transpose(image))
+        return image.convert("L" if channels == 1 else "RGB")
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # spoilt bytes raise nearly anything in the library's decoders
+        raise PictureError(" ".join(f"{error}".split()) or type(error).__name__) from None
+
+
+def _to_8_bits(image: Any) -> Any:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise PictureError("floating-point pixels: convert it to 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError("pixels outside 16 bits")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def resize_and_crop(image: Any, shorter_side: int, crop: int) -> Any:
+    """Resize the shorter side, then cut out the central square of side `crop`: the usual test view of an image."""
+    from PIL import Image
+
+    width, height = image.size
+    if width <= height:
+        size = (shorter_side, int(shorter_side * height / width))
+    else:
+        size = (int(shorter_side * width / height), shorter_side)
+    left, top = (round((side - crop) / 2) for side in size)
+    return image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + crop, top + crop))
+
+
+def to_array(image: Any) -> np.ndarray:
+    """uint8 (C, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decoder_version() -> str:
+    """What decoded pixels depend on besides the file: the library and its JPEG decoder."""
+    import PIL
+    from PIL import features
+
+    return f"pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}"

@@ -1,0 +1,61 @@
+"""Folders inside archives, unpacked with care: an archive is somebody else's list of paths to write to."""
+
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+MAX_MEMBERS = 2_000_000
+MAX_BYTES = 2**36
+"""64 GiB unpacked; the free space of the temporary folder may allow less."""
+NAMES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+@contextmanager
+def open_folder(root: Path) -> Iterator[Path]:
+    """The folder itself, or a temporary folder with an archive's contents, gone when the block ends.
+
+    An archive that holds nothing but one folder stands for that folder.
+
+    Raises:
+        ValueError: naming the archive and what is wrong with it.
+    """
+    if root.is_dir():
+        yield root
+        return
+    if not root.exists():
+        raise ValueError(f"prepare.root is {root}: there is no such folder or archive")
+    if not root.name.endswith(NAMES):
+        raise ValueError(f"prepare.root is {root}: must be a folder or an archive ({', '.join(NAMES)})")
+    with tempfile.TemporaryDirectory(prefix="images-") as temporary:
+        unpack(root, Path(temporary))
+        folder = Path(temporary)
+        inside = list(folder.iterdir())
+        yield inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Plain files and folders at relative paths alone; stops as soon as the contents exceed their bounds."""
+    limit = min(MAX_BYTES, shutil.disk_usage(folder).free)
+    members = unpacked = 0
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                members, unpacked = members + 1, unpacked + member.size
+                path = PurePosixPath(member.name)
+                if not (member.isreg() or member.isdir()):
+                    raise ValueError(f"{archive}: {member.name!r} is a link or a device: pack plain files and folders")
+                if path.is_absolute() or ".." in path.parts:
+                    raise ValueError(f"{archive}: {member.name!r} leads out of the archive: pack relative paths")
+                if members > MAX_MEMBERS or unpacked > limit:
+                    raise ValueError(
+                        f"{archive} holds more than {MAX_MEMBERS} members or {limit >> 20} MiB: unpack it by hand, "
+                        "or set TMPDIR to a folder with more space"
+                    )
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise ValueError(f"{archive} cannot be unpacked ({error}): pack it again") from None

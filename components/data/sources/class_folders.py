@@ -1,0 +1,210 @@
+"""Images in one folder per class: own images, and ImageNet."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.data import pictures
+from components.data.manifest import Manifest
+from components.data.pictures import PictureError
+from components.data.sources.archive import open_folder
+from components.data.sources.source import FileSource, Source
+from components.progress import Progress
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+IMAGENET_SHAPE = [3, 224, 224]
+NAMED_FILES = 10
+READ_AHEAD = 4096
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one split."""
+
+    classes: list[str]
+    """Names of the class folders, sorted by code point: the same order on every machine."""
+    paths: list[str]
+    """Relative to the source's folder, with forward slashes; by class, then by name."""
+    labels: np.ndarray
+    """int64 (N,)."""
+
+
+def image_folder(root: Path, *, test_share: float | None, image_size: int | None, channels: int | None) -> Source:
+    """Own images: `root`/train/<class>/* and `root`/test/<class>/*, or `root`/<class>/* to be split; or an archive.
+
+    Each image is turned upright, its shorter side resized to `image_size` and the central square cut out. Names that
+    start with a dot are skipped.
+
+    Args:
+        test_share: None where the folder has a test split of its own.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        ValueError: naming every file that cannot be used, or an option that does not go with the folder.
+    """
+    assert image_size
+    assert channels
+    with open_folder(root) as folder:
+        has_test = (folder / "train").is_dir() and (folder / "test").is_dir()
+        if has_test and test_share is not None:
+            raise ValueError(
+                f"prepare.test_share is {test_share}: {root} has a test split of its own, so set it to null"
+            )
+        if not has_test and test_share is None:
+            raise ValueError(f"prepare.test_share is null: {root} has no folders train and test, so give the share")
+        listings, problems = list_splits(folder, ["train", "test"] if has_test else [""])
+        check_memory(sum(len(listing.paths) for listing in listings), channels * image_size**2)
+        images = []
+        for listing in listings:
+            array = np.empty((len(listing.paths), channels, image_size, image_size), dtype=np.uint8)
+            problems += decode_into(array, folder, listing.paths)
+            images.append(array)
+        refuse(root, problems)
+    return Source(
+        images=images[0],
+        labels=listings[0].labels,
+        classes=listings[0].classes,
+        max_value=255,
+        origin="image folder",
+        test=(images[1], listings[1].labels) if has_test else None,
+    )
+
+
+def imagenet(root: Path) -> FileSource:
+    """ImageNet: `root`/train/<class>/* and `root`/val/<class>/*, which stay files; every one is decoded once here.
+
+    Raises:
+        ValueError: naming every file that cannot be used.
+    """
+    missing = [name for name in ("train", "val") if not (root / name).is_dir()]
+    if missing:
+        raise ValueError(f"prepare.root is {root}: has no folder {' nor '.join(missing)} of class folders")
+    listings, problems = list_splits(root, ["train", "val"])
+    train, test = (Manifest(listing.paths, listing.labels, [""] * len(listing.paths)) for listing in listings)
+    for manifest in (train, test):
+        problems += hash_into(manifest.hashes, root, manifest.paths)
+    refuse(root, problems)
+    return FileSource(
+        train,
+        test,
+        classes=listings[0].classes,
+        image_shape=IMAGENET_SHAPE,
+        origin="ImageNet",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def list_splits(folder: Path, parts: list[str]) -> tuple[list[Listing], list[str]]:
+    """The files of each part, and what is wrong with their names and folders.
+
+    Raises:
+        ValueError: the parts have fewer than two classes, or not the same ones.
+    """
+    problems: list[str] = []
+    listings = [_list_split(folder, part, problems) for part in parts]
+    classes = listings[0].classes
+    if len(classes) < 2:
+        found = f"only {classes[0]}" if classes else "none"
+        raise ValueError(f"{folder / parts[0]} must have a folder for each of at least two classes: it has {found}")
+    for part, listing in zip(parts, listings, strict=True):
+        if different := sorted(set(classes) ^ set(listing.classes)):
+            names = ", ".join(different[:NAMED_FILES])
+            raise ValueError(f"{folder}: class folders in {parts[0]} or {part} but not in both: {names}")
+    return listings, problems
+
+
+def _list_split(folder: Path, part: str, problems: list[str]) -> Listing:
+    classes: list[str] = []
+    paths, labels = [], []
+    for entry in _visible(folder / part):
+        name = f"{part}/{entry.name}".removeprefix("/")
+        if not entry.name.isprintable():
+            problems.append(f"{name!r} (a name with characters that cannot be printed)")
+        elif not entry.is_dir():
+            problems.append(f"{name} (a file outside the class folders)")
+        else:
+            files = list(_visible(Path(entry.path)))
+            if not files:
+                problems.append(f"{name} (a class without images)")
+            for file in files:
+                if file.name.isprintable():
+                    paths.append(f"{name}/{file.name}")
+                    labels.append(len(classes))
+                else:
+                    problems.append(f"{f'{name}/{file.name}'!r} (a name with characters that cannot be printed)")
+            classes.append(entry.name)
+    return Listing(classes, paths, np.array(labels, dtype=np.int64))
+
+
+def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        yield from sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def check_memory(num_images: int, bytes_per_image: int) -> None:
+    """Refuse arrays that splitting, which copies them, could not hold."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 3 * num_images * bytes_per_image > memory:
+        raise ValueError(
+            f"{num_images} images of {bytes_per_image} bytes are more than a third of the memory: lower "
+            "prepare.image_size, or use the source imagenet, which decodes on the fly"
+        )
+
+
+def decode_into(array: np.ndarray, folder: Path, paths: list[str]) -> list[str]:
+    """Fill uint8 (N, C, S, S) with the images of `paths`; the files that cannot be used, with reasons."""
+    channels, size = array.shape[1:3]
+
+    def use(i: int, data: bytes) -> None:
+        image = pictures.decode(data, channels)
+        array[i] = pictures.to_array(pictures.resize_and_crop(image, size, size))
+
+    return _for_each_file(folder, paths, use)
+
+
+def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
+    """Fill in the hashes of the files of `paths`; the files that cannot be used, with reasons."""
+
+    def use(i: int, data: bytes) -> None:
+        hashes[i] = hashlib.sha256(data).hexdigest()
+        pictures.decode(data, channels=3)
+
+    return _for_each_file(folder, paths, use)
+
+
+def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes], None]) -> list[str]:
+    """Call `use` with the number and the bytes of each file, several at once: decoding leaves Python's lock."""
+
+    from components.device import available_cores  # brings torch, which takes seconds
+
+    def work(i: int) -> str | None:
+        try:
+            use(i, pictures.read_bytes(folder / paths[i]))
+        except PictureError as error:
+            return f"{paths[i]} ({error})"
+        return None
+
+    problems = []
+    with ThreadPoolExecutor(available_cores()) as pool, Progress("prepare", len(paths), "images") as progress:
+        for start in range(0, len(paths), READ_AHEAD):
+            for problem in pool.map(work, range(start, min(start + READ_AHEAD, len(paths)))):
+                if problem:
+                    problems.append(problem)
+                progress.advance()
+    return problems
+
+
+def refuse(root: Path, problems: list[str]) -> None:
+    """Raise one ValueError that names the first files and counts the rest."""
+    if problems:
+        more = f", and {len(problems) - NAMED_FILES} more" if len(problems) > NAMED_FILES else ""
+        raise ValueError(
+            f"{root}: {len(problems)} file(s) or folder(s) cannot be used: {', '.join(problems[:NAMED_FILES])}{more}: "
+            "mend or remove them"
+        )

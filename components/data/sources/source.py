@@ -1,0 +1,41 @@
+"""What a source gives."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.data.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in memory as the source has them, before preparation."""
+
+    images: np.ndarray
+    """(N, C, H, W), any numeric type, whole numbers from 0 to `max_value`: all images, or those for training."""
+    labels: np.ndarray
+    """(N,) indices into `classes`."""
+    classes: list[str]
+    max_value: int
+    """The pixel value that stands for 1.0."""
+    origin: str
+    """Where the images come from, for the dataset's identity: the same on every machine, so no path."""
+    test: tuple[np.ndarray, np.ndarray] | None = None
+    """Images and labels of the source's own test split, if it has one."""
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    """Per-channel normalisation in units of [0, 1], done inside the network; None for none."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Images too large for memory, as files that are decoded on the fly."""
+
+    train: Manifest
+    test: Manifest
+    classes: list[str]
+    image_shape: list[int]
+    """Channels, height and width after decoding and cropping."""
+    origin: str
+    mean: list[float]
+    std: list[float]
