@@ -26,7 +26,8 @@ TRAINING_CODE = [
 ]
 """The code that a training's result depends on, as train's dependencies in dvc.yaml."""
 CERTIFICATION_CODE = [
-    SOURCE / "components" / name for name in ("certification", "networks.py", "data/pixels.py", "device.py")
+    SOURCE / "components" / name
+    for name in ("certification", "networks.py", "data/pixels.py", "data/streaming.py", "data/pictures.py", "device.py")
 ]
 """The code that a table's rows depend on."""
 

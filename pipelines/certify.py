@@ -20,8 +20,10 @@ from components.certification import sequential, table
 from components.certification.certify import certify_image, certify_images
 from components.certification.sampling import Sampler
 from components.certification.table import Certificate, PartialTable, display_radius
+from components.data.pictures import decoder_version
 from components.data.pixels import to_unit_interval
-from components.data.prepared import Description, Split, load_description, load_split
+from components.data.prepared import Description, Split, load_description
+from components.data.streaming import FileSplit, open_split
 from components.device import available_cores, use_device
 from components.files import read_json, write_json
 from components.identity import derive_seed, hash_code, hash_value
@@ -40,7 +42,7 @@ def run(params: Params, sigma: float) -> None:
     device = use_device(threads=1)  # images run side by side instead, which changes no result
     network, card = trained_model.load(artifacts.model(sigma), device)
     check_fit(card, description, sigma)
-    split = load_split(artifacts.TEST_SPLIT)
+    split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))
     sampler = Sampler(
         network,
         sigma,
@@ -52,6 +54,8 @@ def run(params: Params, sigma: float) -> None:
     seed = derive_seed(params.seed, "certify", str(sigma))
     procedure = PROCEDURES[params.certify.mode](sampler, params.certify, seed)
     identity = procedure.facts | common_facts(sampler, card, description, seed)
+    if isinstance(split, FileSplit):
+        identity["decoder"] = decoder_version()
     rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=RANK)
     indices = range(0, len(split.labels), params.certify.every)
 
@@ -69,12 +73,17 @@ def run(params: Params, sigma: float) -> None:
 
 
 def certify_missing(
-    procedure: "Procedure", sampler: Sampler, rows: PartialTable, split: Split, indices: Sequence[int], max_value: int
+    procedure: "Procedure",
+    sampler: Sampler,
+    rows: PartialTable,
+    split: Split | FileSplit,
+    indices: Sequence[int],
+    max_value: int,
 ) -> None:
     """Certify those of the images that have no row yet, and add their rows."""
     missing = [index for index in indices if index not in rows.lines]
     earlier = earlier_rows(rows.identity)
-    images = ((index, to_unit_interval(torch.from_numpy(split.images[index]), max_value)) for index in missing)
+    images = ((index, to_unit_interval(torch.from_numpy(split.image(index)), max_value)) for index in missing)
     cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     workers = 1 if sampler.device.type == "cuda" else max(1, cores)
     what = f"certify σ={sampler.sigma}" + (f" (process {RANK + 1} of {WORLD_SIZE})" if WORLD_SIZE > 1 else "")
