@@ -29,7 +29,7 @@ from pipelines import artifacts
 
 ROOT = Path(__file__).parents[1]
 OURS = "smoothmix"
-RATE_FACTORS = {"gaussian": 2.0}
+RATE_FACTORS = {"gaussian": 2.0, "macer": 2.0, "consistency": 2.0}
 """The learning rate that suits a method, over the recipe's, where they differ: chosen on the digits."""
 
 
