@@ -98,8 +98,60 @@ class SmoothMix:
 
 
 @dataclass(frozen=True)
+class Stability:
+    """Stability training: Li et al., NeurIPS 2019."""
+
+    weight: NonNegative
+    """lambda: weight of the cross-entropy between the answers without and with noise."""
+
+
+@dataclass(frozen=True)
+class SmoothAdv:
+    """Salman et al., NeurIPS 2019, with their attack by projected gradient descent."""
+
+    num_noises: Count
+    """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
+    attack_steps: Count
+    """T: steps of the descent, each 2/T of the radius long."""
+    attack_radius: NonNegative
+    """epsilon: radius of the L2 ball around the image that the attack stays in, in pixel units."""
+
+
+@dataclass(frozen=True)
+class Macer:
+    """Zhai et al., ICLR 2020."""
+
+    num_noises: Count
+    """k: noises per image; the whole loaded batch is one optimiser step."""
+    weight: NonNegative
+    """lambda: weight of the robustness loss."""
+    margin: Positive
+    """gamma: robustness from which on an image adds nothing, as Phi^-1(p1) - Phi^-1(p2): twice the radius / sigma."""
+    inverse_temperature: Positive
+    """beta: factor of the logits in the robustness loss; the larger, the nearer their softmax is to a vote."""
+    deferred: bool
+    """Whether the robustness loss waits until the learning rate has dropped: weight 0 up to epoch `decay_every`."""
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Jeong & Shin, NeurIPS 2020."""
+
+    num_noises: Count
+    """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
+    weight: NonNegative
+    """lambda: weight of the divergence of each noise's answer from their mean."""
+    entropy_weight: NonNegative
+    """eta: weight of the entropy of the mean answer."""
+
+
+SPLITTING_METHODS = ("smoothmix", "smoothadv", "consistency")
+"""Those that split a loaded batch into `num_noises` groups, each one optimiser step; the others take it whole."""
+
+
+@dataclass(frozen=True)
 class Train:
-    method: Literal["smoothmix", "gaussian"]
+    method: Literal["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"]
     network: Literal["small_convnet", "lenet", "resnet20", "resnet110", "resnet50"]
     epochs: Count
     batch_size: Count
@@ -109,10 +161,23 @@ class Train:
     decay_schedule: Literal["textbook", "published"]
     """`textbook` drops at decay_every, 2*decay_every, ...; `published` one epoch later, as the published runs did."""
     warmup_epochs: Count
-    """Epochs over which the method's own loss terms reach their full weight."""
+    """Epochs over which smoothmix's mixed loss and smoothadv's attack reach their full strength."""
     threads: Count
     """CPU threads: part of the result, as the order of summation depends on it."""
     smoothmix: SmoothMix
+    stability: Stability
+    smoothadv: SmoothAdv
+    macer: Macer
+    consistency: Consistency
+
+    @property
+    def hyperparameters(self) -> Any:
+        """The section of the selected method; None for gaussian, which has no hyper-parameters."""
+        return getattr(self, self.method, None)
+
+
+METHOD_SECTIONS = {name: hint for name, hint in get_type_hints(Train).items() if is_dataclass(hint)}
+"""The classes of the methods' hyper-parameters, by the method's name."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +227,7 @@ class Register:
 class Params:
     seed: Seed
     noise_levels: dict[str, dict[str, Any]]
-    """The sigmas, each with the hyper-parameters of the method that differ at that level."""
+    """The sigmas, each with the hyper-parameters that differ at that level, by method."""
     prepare: Prepare
     validate: Validate
     train: Train
@@ -176,10 +241,9 @@ class Params:
 
     def train_at(self, sigma: float) -> Train:
         """The training parameters at one noise level: the level's own hyper-parameters over the method's."""
-        level = self.noise_levels[level_key(sigma)]
-        if self.train.method == "gaussian":  # has no hyper-parameters of its own
-            return self.train
-        return replace(self.train, smoothmix=replace(self.train.smoothmix, **level))
+        method = self.train.method
+        level = self.noise_levels[level_key(sigma)].get(method)
+        return replace(self.train, **{method: replace(self.train.hyperparameters, **level)}) if level else self.train
 
 
 def level_key(sigma: float) -> str:
@@ -264,21 +328,29 @@ _KIND_NAMES = {
 
 
 def _convert_section(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
+    """`value` as an instance of the dataclass `kind`."""
+    built = _convert_entries(value, kind, key, problems)
+    hints = get_type_hints(kind, include_extras=True)
+    dot = f"{key}." if key else ""
+    for field in fields(kind):
+        if isinstance(value, dict) and field.name not in value and field.default is MISSING:
+            problems.append(f"{dot}{field.name} is missing: {_describe(hints[field.name])}")
+    return None if problems else kind(**built)
+
+
+def _convert_entries(value: Any, kind: Any, key: str, problems: list[str]) -> dict[str, Any]:
+    """Those fields of the dataclass `kind` that the mapping `value` holds."""
     if not isinstance(value, dict):
         problems.append(f"{key or 'the file'} is {value!r}: must be a mapping")
-        return None
+        return {}
     hints = get_type_hints(kind, include_extras=True)
     dot = f"{key}." if key else ""
     for name in value:
         if name not in hints:
             problems.append(f"{dot}{name} is {value[name]!r}: unknown key, allowed are {', '.join(hints)}")
-    built = {}
-    for field in fields(kind):
-        if field.name in value:
-            built[field.name] = _convert(value[field.name], hints[field.name], f"{dot}{field.name}", problems)
-        elif field.default is MISSING:
-            problems.append(f"{dot}{field.name} is missing: {_describe(hints[field.name])}")
-    return None if problems else kind(**built)
+    return {
+        name: _convert(value[name], hint, f"{dot}{name}", problems) for name, hint in hints.items() if name in value
+    }
 
 
 def _describe(kind: Any) -> str:
@@ -297,28 +369,18 @@ def _describe(kind: Any) -> str:
 
 def _cross_checks(params: Params) -> list[str]:
     """What no single field can say."""
-    problems = []
+    problems: list[str] = []
     if not params.noise_levels:
         problems.append("noise_levels is {}: name at least one sigma, for example '0.5': {}")
-    hints = get_type_hints(SmoothMix, include_extras=True)
     for key, level in params.noise_levels.items():
-        at = f"noise_levels.{key}"
-        try:
-            canonical = isinstance(key, str) and level_key(float(key)) == key and 0 < float(key) < float("inf")
-        except ValueError:
-            canonical = False
-        if not canonical:
-            problems.append(f"{at}: a noise level is a quoted sigma > 0 in its shortest form, such as '0.25' or '1.0'")
-        for name, value in level.items():
-            if name in hints:
-                level[name] = _convert(value, hints[name], f"{at}.{name}", problems)
-            else:
-                problems.append(f"{at}.{name} is {value!r}: unknown key, allowed are {', '.join(hints)}")
+        _check_level(key, level, problems)
     problems += _prepare_checks(params.prepare)
-    base = params.train.smoothmix.num_noises
-    m = base if problems else max(params.train_at(sigma).smoothmix.num_noises for sigma in params.sigmas)
-    if params.train.method == "smoothmix" and params.train.batch_size < m:
-        problems.append(f"train.batch_size is {params.train.batch_size}: must be >= num_noises at every level ({m})")
+    if params.train.method in SPLITTING_METHODS and not problems:
+        m = max(params.train_at(sigma).hyperparameters.num_noises for sigma in params.sigmas)
+        if params.train.batch_size < m:
+            problems.append(
+                f"train.batch_size is {params.train.batch_size}: must be >= num_noises at every level ({m})"
+            )
     least = smallest_n(params.certify.failure_prob)
     if params.certify.n < least:
         problems.append(
@@ -369,6 +431,22 @@ _NEEDS = {
     "image_size": "the side of the images in pixels",
     "channels": "1 (grey) or 3 (RGB)",
 }
+
+
+def _check_level(key: Any, level: dict[str, Any], problems: list[str]) -> None:
+    """Check one noise level's key, and convert its hyper-parameters in place."""
+    at = f"noise_levels.{key}"
+    try:
+        canonical = isinstance(key, str) and level_key(float(key)) == key and 0 < float(key) < float("inf")
+    except ValueError:
+        canonical = False
+    if not canonical:
+        problems.append(f"{at}: a noise level is a quoted sigma > 0 in its shortest form, such as '0.25' or '1.0'")
+    for method, section in level.items():
+        if method in METHOD_SECTIONS:
+            level[method] = _convert_entries(section, METHOD_SECTIONS[method], f"{at}.{method}", problems)
+        else:
+            problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {', '.join(METHOD_SECTIONS)}")
 
 
 def smallest_n(failure_prob: float) -> int:

@@ -12,7 +12,7 @@ from components.data.prepared import Description, load_description, load_split
 from components.device import use_device
 from components.files import write_json, write_text
 from components.identity import derive_seed, hash_code, hash_value
-from components.params import Params, Train
+from components.params import METHOD_SECTIONS, Params, Train
 from components.progress import Progress
 from components.provenance import provenance
 from components.registry.live import LiveHistory
@@ -35,13 +35,13 @@ def run(params: Params, sigma: float) -> None:
 
 def training_facts(params: Params, sigma: float, settings: Train, description: Description) -> dict[str, Any]:
     """All that the weights are a function of; its hash is the training's key."""
-    method = asdict(settings)
-    method_settings = method.pop("smoothmix")
-    if settings.method == "smoothmix":
-        method |= {f"smoothmix.{name}": value for name, value in method_settings.items()}
+    common = asdict(settings)
+    sections = {method: common.pop(method) for method in METHOD_SECTIONS}
+    own = {f"{settings.method}.{name}": value for name, value in sections.get(settings.method, {}).items()}
     return {
         "sigma": sigma,
-        **method,
+        **common,
+        **own,
         "seed": params.seed,
         "precision": PRECISION,
         "device": use_device(settings.threads).type,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.params import SmoothMix, Train
+from components.params import Consistency, Macer, SmoothAdv, SmoothMix, Stability, Train
 
 torch.set_num_threads(1)
 
@@ -23,4 +23,8 @@ def settings():
         warmup_epochs=2,
         threads=1,
         smoothmix=mix,
+        stability=Stability(weight=2.0),
+        smoothadv=SmoothAdv(num_noises=2, attack_steps=3, attack_radius=0.5),
+        macer=Macer(num_noises=4, weight=6.0, margin=8.0, inverse_temperature=16.0, deferred=False),
+        consistency=Consistency(num_noises=2, weight=10.0, entropy_weight=0.5),
     )

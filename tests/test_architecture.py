@@ -13,7 +13,7 @@ import yaml
 
 from components.data.sources import SOURCES
 from components.networks import NETWORKS
-from components.params import SOURCE_OPTIONS, Params, Prepare, Train
+from components.params import METHOD_SECTIONS, SOURCE_OPTIONS, SPLITTING_METHODS, Params, Prepare, Train
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
 from pipelines import artifacts
 
@@ -172,5 +172,7 @@ def choices(section, name):
 
 def test_the_choices_of_the_parameters_are_the_names_in_the_code():
     assert choices(Train, "method") == set(OBJECTIVES) == set(STEPS_PER_BATCH)
+    assert set(OBJECTIVES) - set(METHOD_SECTIONS) == {"gaussian"}, "which has no hyper-parameters"
+    assert set(SPLITTING_METHODS) < set(METHOD_SECTIONS) < set(OBJECTIVES)
     assert choices(Train, "network") == set(NETWORKS)
     assert choices(Prepare, "source") == set(SOURCES) == set(SOURCE_OPTIONS)

@@ -43,13 +43,20 @@ def steps(settings, num_images=20, epoch=0, seed=0):
     return [rows.tolist() for rows in steps_of_epoch(num_images, epoch, settings, seed, CPU)]
 
 
-def test_a_batch_is_split_into_consecutive_groups_without_its_remainder(settings):
-    mix = replace(settings.smoothmix, num_noises=3)
+@pytest.mark.parametrize("method", ["smoothmix", "smoothadv", "consistency"])
+def test_a_batch_is_split_into_consecutive_groups_without_its_remainder(settings, method):
     whole = steps(replace(settings, method="gaussian", batch_size=8))
     assert [len(batch) for batch in whole] == [8, 8, 4]
-    groups = steps(replace(settings, batch_size=8, smoothmix=mix))
+    own = replace(getattr(settings, method), num_noises=3)
+    groups = steps(replace(settings, batch_size=8, **{"method": method, method: own}))
     first, second, last = whole
     assert groups == [*(b[i : i + 2] for b in (first, second) for i in (0, 2, 4)), *([row] for row in last[:3])]
+
+
+@pytest.mark.parametrize("method", ["stability", "macer"])
+def test_a_method_that_takes_the_whole_batch_keeps_its_remainder(settings, method):
+    settings = replace(settings, batch_size=8)
+    assert steps(replace(settings, method=method)) == steps(replace(settings, method="gaussian"))
 
 
 def test_a_last_batch_with_fewer_images_than_groups_is_left_out(settings):
@@ -90,17 +97,17 @@ def test_epochs_train_at_the_rate_of_the_schedule(network, data, settings):
     assert [said for _, said, _ in used] == [rate for _, _, rate in used]
 
 
-def test_warm_up_starts_at_one_share_and_reaches_one(network, data, settings, monkeypatch):
+def test_every_step_is_told_its_epoch(network, data, settings, monkeypatch):
     seen = []
 
-    def recording(*arguments, warmup, **options):
-        seen.append(warmup)
-        return gaussian(*arguments, warmup=warmup, **options)
+    def recording(*arguments, epoch, **options):
+        seen.append(epoch)
+        return gaussian(*arguments, epoch=epoch, **options)
 
     gaussian = OBJECTIVES["gaussian"]
     monkeypatch.setitem(OBJECTIVES, "gaussian", recording)
-    train(network, data, replace(settings, method="gaussian", epochs=6, batch_size=20, warmup_epochs=4))
-    assert seen == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    train(network, data, replace(settings, method="gaussian", epochs=3, batch_size=10))
+    assert seen == [0, 0, 1, 1, 2, 2]
 
 
 def test_steps_are_sgd_with_momentum_and_weight_decay_on_scaled_images(data, settings):
@@ -136,7 +143,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     assert not same_weights(network, other)
 
 
-@pytest.mark.parametrize("method", ["smoothmix", "gaussian"])
+@pytest.mark.parametrize("method", OBJECTIVES)
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, network, data, settings, method):
     mix = replace(settings.smoothmix, clean_step=1)
     settings = replace(settings, method=method, epochs=4, decay_every=3, warmup_epochs=4, smoothmix=mix)

@@ -1,6 +1,7 @@
 """What params.yaml may say: every refusal names the key, its value and what is allowed."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ REFUSED = {
     "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
     "unknown method key": ("train.smoothmix.alpha", 1.0, "train.smoothmix.alpha is 1.0: unknown key"),
     "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 1"),
-    "missing choice": ("train.method", MISSING, "train.method is missing: one of smoothmix, gaussian"),
+    "missing choice": ("train.method", MISSING, "train.method is missing: one of smoothmix, gaussian, stability"),
     "missing optional": ("train.smoothmix.attack_radius", MISSING, "attack_radius is missing: a number > 0"),
     "missing section": ("certify", MISSING, "certify is missing: a mapping with mode, n0, n, failure_prob"),
     "section is a number": ("certify", 3, "certify is 3: must be a mapping"),
@@ -69,6 +70,13 @@ REFUSED = {
     "learning rate no number": ("train.learning_rate", float("nan"), "learning_rate is nan: must be > 0"),
     "attack radius 0": ("train.smoothmix.attack_radius", 0.0, "attack_radius is 0.0: must be > 0"),
     "negative mix weight": ("train.smoothmix.mix_weight", -1.0, "mix_weight is -1.0: must be >= 0"),
+    "negative weight": ("train.stability.weight", -1.0, "train.stability.weight is -1.0: must be >= 0"),
+    "no steps to attack in": ("train.smoothadv.attack_steps", 0, "smoothadv.attack_steps is 0: must be >= 1"),
+    "margin 0": ("train.macer.margin", 0, "train.macer.margin is 0.0: must be > 0"),
+    "number for a truth": ("train.macer.deferred", 1, "train.macer.deferred is 1: must be true or false"),
+    "missing truth": ("train.macer.deferred", MISSING, "train.macer.deferred is missing: true or false"),
+    "no noises": ("train.consistency.num_noises", 0, "train.consistency.num_noises is 0: must be >= 1"),
+    "section of a rival missing": ("train.macer", MISSING, "train.macer is missing: a mapping with num_noises, weight"),
     "failure_prob one half": ("certify.failure_prob", 0.5, "certify.failure_prob is 0.5: must be > 0 and < 0.5"),
     "n too small": ("certify.n", 9, "certify.n is 9: at least 10 samples are needed to certify anything"),
     "batch too small": ("train.batch_size", 3, "train.batch_size is 3: must be >= num_noises at every level (4)"),
@@ -93,14 +101,46 @@ REFUSED = {
     "sigma without decimals": ("noise_levels", {"1": {}}, "noise_levels.1: a noise level"),
     "sigma not quoted": ("noise_levels", {0.5: {}}, "noise_levels.0.5: a noise level is a quoted sigma"),
     "level not a mapping": ("noise_levels", {"0.5": None}, "noise_levels.0.5 is None: must be a mapping"),
-    "level key unknown": ("noise_levels", {"0.5": {"alpha": 1}}, "noise_levels.0.5.alpha is 1: unknown key, allowed"),
-    "level value": ("noise_levels", {"0.5": {"attack_steps": -1}}, "noise_levels.0.5.attack_steps is -1: must be >= 0"),
+    "level method unknown": (
+        "noise_levels",
+        {"0.5": {"smothmix": {}}},
+        "noise_levels.0.5.smothmix is {}: unknown key, allowed are smoothmix, stability, smoothadv, macer, consistency",
+    ),
+    "level method without hyper-parameters": (
+        "noise_levels",
+        {"0.5": {"gaussian": {}}},
+        "noise_levels.0.5.gaussian is {}: unknown key",
+    ),
+    "level method not a mapping": (
+        "noise_levels",
+        {"0.5": {"macer": 3}},
+        "noise_levels.0.5.macer is 3: must be a mapping",
+    ),
+    "level key unknown": (
+        "noise_levels",
+        {"0.25": {"smoothmix": {"attack_stepz": 2}}},
+        "noise_levels.0.25.smoothmix.attack_stepz is 2: unknown key, allowed are num_noises, attack_steps",
+    ),
+    "level value": (
+        "noise_levels",
+        {"0.5": {"smoothmix": {"attack_steps": -1}}},
+        "noise_levels.0.5.smoothmix.attack_steps is -1: must be >= 0",
+    ),
+    "level value of a method that is not used": (
+        "noise_levels",
+        {"0.5": {"macer": {"weight": -1.0}}},
+        "noise_levels.0.5.macer.weight is -1.0: must be >= 0",
+    ),
     "level type": (
         "noise_levels",
-        {"0.5": {"clean_step": True}},
-        "noise_levels.0.5.clean_step is True: must be one of",
+        {"0.5": {"smoothmix": {"clean_step": True}}},
+        "noise_levels.0.5.smoothmix.clean_step is True: must be one of",
     ),
-    "level noises": ("noise_levels", {"0.5": {"num_noises": 300}}, "must be >= num_noises at every level (300)"),
+    "level noises": (
+        "noise_levels",
+        {"0.5": {"smoothmix": {"num_noises": 300}}},
+        "must be >= num_noises at every level (300)",
+    ),
 }
 
 
@@ -173,20 +213,41 @@ def test_whole_numbers_are_numbers_too(raw):
     assert type(rate) is float
 
 
-def test_a_batch_may_be_smaller_than_the_noises_of_a_method_that_is_not_used(raw):
-    raw = changed(changed(raw, "train.batch_size", 2), "train.method", "gaussian")
+@pytest.mark.parametrize("method", ["gaussian", "stability", "macer"])
+def test_a_batch_may_be_smaller_than_the_noises_of_a_method_that_takes_it_whole(raw, method):
+    raw = changed(changed(raw, "train.batch_size", 2), "train.method", method)
     assert parse(raw).train.batch_size == 2
 
 
-def test_a_noise_level_s_own_values_replace_the_method_s(raw):
-    raw = changed(raw, "noise_levels", {"0.25": {"attack_steps": 7, "attack_radius": 2.0}, "1.0": {}})
+@pytest.mark.parametrize("method", ["smoothmix", "smoothadv", "consistency"])
+def test_a_batch_holds_an_image_for_every_noise_of_a_method_that_splits_it(raw, method):
+    raw = changed(changed(raw, "train.method", method), f"train.{method}.num_noises", 257)
+    with pytest.raises(ParamsError, match=r"train\.batch_size is 256: must be >= num_noises at every level \(257\)"):
+        parse(raw)
+
+
+def test_a_noise_level_s_own_values_replace_those_of_the_selected_method_alone(raw):
+    levels = {
+        "0.25": {"smoothmix": {"attack_steps": 7, "attack_radius": 2.0}, "macer": {"weight": 3}},
+        "1.0": {"smoothmix": {}},
+    }
+    raw = changed(raw, "noise_levels", levels)
     loaded = parse(raw)
     base = loaded.train.smoothmix
     expected = SmoothMix(base.num_noises, 7, base.step_size, base.mix_weight, base.clean_step, 2.0)
-    assert loaded.train_at(0.25).smoothmix == expected
+    assert loaded.train_at(0.25) == replace(loaded.train, smoothmix=expected)
     assert loaded.train_at(1.0) == loaded.train
+    macer = parse(changed(raw, "train.method", "macer"))
+    assert macer.train_at(0.25) == replace(macer.train, macer=replace(macer.train.macer, weight=3.0))
+    assert type(macer.train_at(0.25).macer.weight) is float
     gaussian = parse(changed(raw, "train.method", "gaussian"))
     assert gaussian.train_at(0.25) == gaussian.train
+
+
+@pytest.mark.parametrize("method", ["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"])
+def test_every_method_is_selected_by_its_name_alone(raw, method):
+    train = parse(changed(raw, "train.method", method)).train_at(0.5)
+    assert train.hyperparameters == (None if method == "gaussian" else getattr(train, method))
 
 
 def test_a_sigma_is_written_in_its_shortest_form():

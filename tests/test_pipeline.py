@@ -23,7 +23,8 @@ SLICE = {
     r"\n  n: \d+": "\n  n: 200",
     r"every: 1\b": "every: 30",
     r"attack_steps: \d": "attack_steps: 1",
-    r'\n  "0.25":.*': "",
+    r'\n  "0.25":(\n    .*)*': "",
+    r'\n  "0.5":(\n    .*)*': '\n  "0.5":\n    smoothmix: {attack_steps: 1}',
 }
 
 
@@ -106,9 +107,13 @@ def test_a_second_repro_runs_registration_alone_and_adds_no_run_and_no_version(p
         assert [version.version for version in client.search_model_versions(f"name='{name}'")] in (["1"], [1])
 
 
-def test_changing_one_noise_level_reruns_that_level_alone(project):
+@pytest.mark.parametrize(
+    "level",
+    ["{attack_steps: 2}", "{attack_steps: 1, attack_radius: null}", "{attack_steps: 1}\n    macer: {deferred: false}"],
+)
+def test_changing_one_noise_level_reruns_that_level_alone(project, level):
     original = (project / "params.yaml").read_text()
-    edit(project / "params.yaml", {r'"0.5": {attack_steps: 1}': '"0.5": {attack_steps: 2}'})
+    edit(project / "params.yaml", {r'"0.5":(\n    .*)*': f'"0.5":\n    smoothmix: {level}'})
     would_run = stages_run(run(project, "dvc", "repro", "--dry"))
     (project / "params.yaml").write_text(original)
     assert [stage for stage in would_run if stage.startswith("train")] == ["train@0.5"]
@@ -212,7 +217,7 @@ def test_a_bad_parameter_is_named_by_every_command_before_anything_runs(project,
     for process in processes:
         _, errors = process.communicate()
         assert process.returncode == 2, process.args
-        assert "train.method is 'smothmix': must be one of smoothmix, gaussian" in errors
+        assert "train.method is 'smothmix': must be one of smoothmix, gaussian, stability" in errors
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(project, tmp_path):

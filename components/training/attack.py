@@ -1,7 +1,17 @@
-"""Gradient ascent in L2 on the loss of the smoothed classifier."""
+"""Adversaries of the smoothed classifier, in L2.
+
+All climb J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20) with the network in eval mode: batch norm
+uses its running statistics and leaves them as they are, and no gradient reaches the parameters.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from components.training.draws import Draws
+from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
 
 
 def smoothed_ascent(
@@ -16,30 +26,72 @@ def smoothed_ascent(
 ) -> list[Tensor]:
     """Unrestricted adversaries of the smoothed classifier: the points x_0 = x, x_1, ..., x_T of the ascent.
 
-    Climbs J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20) by steps of fixed L2 length per image,
-    clipped to [0, 1] (SmoothMix, section 3.1). Batch norm uses its running statistics and leaves them as they are;
-    no gradient reaches the parameters.
+    Steps of fixed L2 length per image, clipped to [0, 1] (SmoothMix, section 3.1).
 
     Args:
         images: (B, C, H, W) in [0, 1].
         noise: (m, B, C, H, W), already scaled by sigma.
         radius: radius of an L2 ball around `images` to stay in, or None.
     """
+    path = [images]
+    with eval_mode(network):
+        for _ in range(steps):
+            gradient = loss_gradient(network, path[-1], labels, noise)
+            point = path[-1] + step_size * gradient / (norms(gradient) + 1e-8)
+            if radius is not None:
+                point = images + project(point - images, radius)
+            path.append(point.clamp(0, 1))
+    return path
+
+
+def smoothed_pgd(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    radius: float,
+    draws: Draws,
+) -> Tensor:
+    """Adversaries (B, C, H, W) of the smoothed classifier within `radius` (SmoothAdv, section 3).
+
+    Unit steps times 2 * radius / steps from the image itself, clipped to [0, 1], then projected to the ball: other than
+    in `smoothed_ascent`, clipping comes first, and where the gradient is exactly zero the step is a draw from N(0, I).
+
+    Args:
+        images, labels, noise: as in `smoothed_ascent`.
+        draws: drawn from in every step, needed or not, so that what is drawn does not depend on the gradients.
+    """
+    points = images
+    with eval_mode(network):
+        for _ in range(steps):
+            gradient = loss_gradient(network, points, labels, noise)
+            length = norms(gradient)
+            direction = torch.where(length > 0, gradient / length, draws.normal(1, images)[0])
+            points = (points + 2 * radius / steps * direction).clamp(0, 1)
+            points = images + project(points - images, radius)
+    return points
+
+
+def loss_gradient(network: nn.Module, points: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """The gradient of J at `points` (B, C, H, W)."""
+    points = points.detach().requires_grad_()
+    smoothed = smoothed_probabilities(noisy_logits(network, points, noise))
+    of_label = smoothed.gather(-1, labels[:, None]).clamp_min(TINY)
+    (gradient,) = torch.autograd.grad(-of_label.log().sum(), points)
+    return gradient
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; afterwards in the mode it was in."""
     was_training = network.training
     network.eval()
-    path = [images]
-    for _ in range(steps):
-        point = path[-1].detach().requires_grad_()
-        logits = network((point + noise).flatten(0, 1)).float()
-        smoothed = logits.unflatten(0, noise.shape[:2]).softmax(-1).mean(0)
-        of_label = smoothed.gather(-1, labels[:, None]).clamp_min(1e-20)
-        (gradient,) = torch.autograd.grad(-of_label.log().sum(), point)
-        point = point.detach() + step_size * gradient / (norms(gradient) + 1e-8)
-        if radius is not None:
-            point = images + project(point - images, radius)
-        path.append(point.clamp(0, 1))
-    network.train(was_training)
-    return path
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def project(step: Tensor, radius: float) -> Tensor:

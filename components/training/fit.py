@@ -67,15 +67,12 @@ def fit(
         rate = learning_rate(epoch, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        warmup = min(1.0, (epoch + 1) / settings.warmup_epochs)
         network.train()
         losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=pixels.device), 0
         for step, rows in enumerate(steps_of_epoch(len(labels), epoch, settings, seed, pixels.device)):
             images, targets = to_unit_interval(pixels[rows], max_value), labels[rows]
             draws = Draws(seed, epoch, step, pixels.device)
-            loss, logits = objective(
-                network, images, targets, sigma=sigma, settings=settings, warmup=warmup, draws=draws
-            )
+            loss, logits = objective(network, images, targets, sigma=sigma, settings=settings, epoch=epoch, draws=draws)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

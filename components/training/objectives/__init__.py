@@ -5,10 +5,14 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from components.params import Train
+from components.params import SPLITTING_METHODS, Train
 from components.training.draws import Draws
+from components.training.objectives.consistency import consistency
 from components.training.objectives.gaussian import gaussian
+from components.training.objectives.macer import macer
+from components.training.objectives.smoothadv import smoothadv
 from components.training.objectives.smoothmix import smoothmix
+from components.training.objectives.stability import stability
 
 
 class Objective(Protocol):
@@ -22,7 +26,7 @@ class Objective(Protocol):
         *,
         sigma: float,
         settings: Train,
-        warmup: float,
+        epoch: int,
         draws: Draws,
     ) -> tuple[Tensor, Tensor]:
         """Args:
@@ -30,19 +34,27 @@ class Objective(Protocol):
             images: float32 (B, C, H, W) in [0, 1], without noise.
             labels: int64 (B,).
             sigma: standard deviation of the noise, in pixel units.
-            warmup: w_e in (0, 1], the weight of the method's own terms in this epoch.
+            epoch: counted from 0; what a method phases in depends on it.
             draws: the step's random numbers.
 
         Returns:
-            The loss (a float32 scalar) and the logits of the noisy images (m, B, K), from which accuracy is counted.
+            The loss, a float32 scalar and a mean over the images, and the logits of the noisy images (m, B, K), from
+            which accuracy is counted.
         """
         ...
 
 
-OBJECTIVES: dict[str, Objective] = {"gaussian": gaussian, "smoothmix": smoothmix}
+OBJECTIVES: dict[str, Objective] = {
+    "smoothmix": smoothmix,
+    "gaussian": gaussian,
+    "stability": stability,
+    "smoothadv": smoothadv,
+    "macer": macer,
+    "consistency": consistency,
+}
 
 STEPS_PER_BATCH: dict[str, Callable[[Train], int]] = {
-    "gaussian": lambda settings: 1,
-    "smoothmix": lambda settings: settings.smoothmix.num_noises,
+    method: (lambda settings: settings.hyperparameters.num_noises) if method in SPLITTING_METHODS else lambda _: 1
+    for method in OBJECTIVES
 }
 """Into how many consecutive groups, each one optimiser step, a method splits a loaded batch."""

@@ -14,7 +14,7 @@ def gaussian(
     *,
     sigma: float,
     settings: Train,
-    warmup: float,
+    epoch: int,
     draws: Draws,
 ) -> tuple[Tensor, Tensor]:
     """CE(F(x + delta), y); see `Objective` for arguments and result."""

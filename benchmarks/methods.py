@@ -1,0 +1,130 @@
+"""SmoothMix against its rivals.
+
+Runs the stages prepare, train and certify for every method in a temporary workspace, with the recipe of params.yaml:
+same network, epochs, seed, batch size and test images. The tables are compared pair by pair.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from components import params
+from components.certification import table
+from components.certification.table import display_radius
+from components.evaluation.compare import paired_acr_difference
+from components.evaluation.metrics import summarize
+from components.evaluation.report import text_table
+from components.params import Params, level_key
+from components.training.objectives import OBJECTIVES
+from pipelines import artifacts
+
+ROOT = Path(__file__).parents[1]
+OURS = "smoothmix"
+RATE_FACTORS = {"gaussian": 2.0, "macer": 2.0, "consistency": 2.0}
+"""The learning rate that suits a method, over the recipe's, where they differ: chosen on the digits."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method at one noise level; the gain is SmoothMix's ACR minus this method's, and None for SmoothMix."""
+
+    sigma: float
+    method: str
+    learning_rate: float
+    images: int
+    n: int
+    failure_prob: float
+    acr: float
+    acr_standard_error: float
+    constant_classifier_acr: float
+    clean_accuracy: float
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+
+
+def main() -> None:
+    rivals = [method for method in OBJECTIVES if method != OURS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rivals", nargs="+", choices=rivals, default=rivals, help="default: all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too, as JSON lines")
+    options = parser.parse_args()
+    recipe = params.load()
+    tables = certified_tables(yaml.safe_load(artifacts.PARAMS.read_text()), [OURS, *options.rivals])
+    results = [compare(recipe, tables, method, sigma) for sigma in recipe.sigmas for method in tables]
+    if options.json:
+        options.json.write_text("".join(json.dumps(vars(result)) + "\n" for result in results))
+    print(f"{recipe.prepare.source}: {results[0].images} test images, n = {recipe.certify.n:,}")
+    header = ["sigma", "method", "ACR", "clean acc", "smoothmix's gain", "paired 95 % interval", "floor"]
+    print(text_table(header, list(map(table_row, results))))
+
+
+def certified_tables(raw: dict[str, Any], methods: list[str]) -> dict[str, dict[float, pd.DataFrame]]:
+    """The tables of certificates that the stages give for these parameters, by method and sigma."""
+    tables: dict[str, dict[float, pd.DataFrame]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        for method in methods:
+            train = raw["train"] | {"method": method, "learning_rate": rate_of(method, raw["train"]["learning_rate"])}
+            (workspace / artifacts.PARAMS).write_text(yaml.safe_dump(raw | {"train": train}))
+            if method == methods[0]:
+                run_stage(workspace, "prepare")
+            tables[method] = {}
+            for level in raw["noise_levels"]:
+                run_stage(workspace, "train", "--sigma", level)
+                run_stage(workspace, "certify", "--sigma", level)
+                tables[method][float(level)] = table.read(workspace / artifacts.certificates(float(level)))
+    return tables
+
+
+def rate_of(method: str, rate: float) -> float:
+    return RATE_FACTORS.get(method, 1.0) * rate
+
+
+def run_stage(workspace: Path, stage: str, *options: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment.pop("MLFLOW_TRACKING_URI", None)  # a benchmark is not a run to keep
+    command = [sys.executable, "-m", f"pipelines.{stage}", *options]
+    subprocess.run(command, cwd=workspace, env=environment, check=True)
+
+
+def compare(recipe: Params, tables: dict[str, dict[float, pd.DataFrame]], method: str, sigma: float) -> Result:
+    settings = recipe.certify
+    facts = {"mode": "reference", "sigma": sigma, "n": settings.n, "failure_prob": settings.failure_prob}
+    summary = summarize(tables[method][sigma], [], facts)
+    gain = paired_acr_difference(tables[method][sigma], tables[OURS][sigma]) if method != OURS else None
+    return Result(
+        sigma,
+        method,
+        rate_of(method, recipe.train.learning_rate),
+        *(summary[name] for name in ("images", "n", "failure_prob", "acr", "acr_standard_error")),
+        *(summary[name] for name in ("constant_classifier_acr", "clean_accuracy")),
+        *((gain.mean, gain.low, gain.high) if gain else (None, None, None)),
+    )
+
+
+def table_row(result: Result) -> list[str]:
+    compared = ["", ""]
+    if result.gain is not None:
+        compared = [f"{result.gain:+.3f}", f"[{result.gain_low:+.3f}, {result.gain_high:+.3f}]"]
+    return [
+        level_key(result.sigma),
+        result.method,
+        f"{display_radius(result.acr)} ± {result.acr_standard_error:.3f}",
+        f"{result.clean_accuracy:.3f}",
+        *compared,
+        display_radius(result.constant_classifier_acr),
+    ]
+
+
+if __name__ == "__main__":
+    main()
