@@ -25,7 +25,9 @@ def block_size(device: torch.device, image_shape: tuple[int, ...]) -> int:
 
 
 def check_image(image: Tensor, index: int) -> None:
-    """Raises ValueError when a value is not finite or outside [0, 1]."""
+    """Raises ValueError when the image is not float32, or a value is not finite or outside [0, 1]."""
+    if image.dtype != torch.float32:  # whose bytes the compiled noise reads
+        raise ValueError(f"image {index} is {image.dtype}: float32 is needed")
     if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
         raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
 
@@ -84,7 +86,7 @@ class Sampler:
             seed, index: key the noise.
 
         Raises:
-            ValueError: the image is not finite or leaves [0, 1].
+            ValueError: the image is not float32, not finite or leaves [0, 1].
         """
         check_image(image, index)
         return Stream(self, image.to(self.device), seed, index, start)
@@ -116,6 +118,7 @@ class Stream:
 
         Raises:
             FloatingPointError: a logit is not finite.
+            ValueError: the network answers a class beyond `num_classes`.
         """
         classes = torch.arange(-1, self._sampler.num_classes, device=self._image.device)
         counts = torch.zeros(len(classes), dtype=torch.int64, device=self._image.device)
@@ -131,6 +134,8 @@ class Stream:
         broken, *by_class = counts.tolist()  # the one wait for the device
         if broken:
             raise FloatingPointError(f"image {self._index}: a logit is not finite, nothing can be certified; retrain")
+        if sum(by_class) != num:  # what is missing would be missing from n
+            raise ValueError(f"image {self._index}: the network knows more than {len(by_class)} classes")
         return np.array(by_class, dtype=np.int64)
 
 
