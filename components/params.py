@@ -94,6 +94,13 @@ class Train:
     threads: Count
     """CPU threads: part of the result, as the order of summation depends on it."""
     smoothmix: SmoothMix
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: the layers of the network, where the hardware is faster at it; noise, losses and probabilities stay
+    float32."""
+    augment: Literal["none", "crop_flip"] = "none"
+    """`crop_flip`: crops of the image with a border of 4 black pixels, mirrored half of the time."""
+    processes: Count = 1
+    """Processes that share the images of each step, on one machine: one per GPU, or one per few CPU cores."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from components.training.folding import fold_batch_norm
+
+CHUNK = 64
+"""Noisy images per forward on a CPU, so that what lies between two layers fits its caches; a GPU takes all at once."""
+
 
 def smoothed_ascent(
     network: nn.Module,
@@ -27,19 +32,29 @@ def smoothed_ascent(
     """
     was_training = network.training
     network.eval()
+    classify = fold_batch_norm(network)
+    chunk = len(images) if images.is_cuda else max(1, CHUNK // len(noise))  # images are independent of each other
     path = [images]
     for _ in range(steps):
-        point = path[-1].detach().requires_grad_()
-        logits = network((point + noise).flatten(0, 1)).float()
-        smoothed = logits.unflatten(0, noise.shape[:2]).softmax(-1).mean(0)
-        of_label = smoothed.gather(-1, labels[:, None]).clamp_min(1e-20)
-        (gradient,) = torch.autograd.grad(-of_label.log().sum(), point)
-        point = point.detach() + step_size * gradient / (norms(gradient) + 1e-8)
+        point = path[-1]
+        parts = zip(torch.split(point, chunk), torch.split(labels, chunk), torch.split(noise, chunk, 1), strict=True)
+        gradient = torch.cat([ascent_direction(classify, *part) for part in parts])
+        point = point + step_size * gradient / (norms(gradient) + 1e-8)
         if radius is not None:
             point = images + project(point - images, radius)
         path.append(point.clamp(0, 1))
     network.train(was_training)
     return path
+
+
+def ascent_direction(classify: nn.Module, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """The gradient of J at `images`, see `smoothed_ascent`: (B, C, H, W)."""
+    point = images.detach().requires_grad_()
+    logits = classify((point + noise).flatten(0, 1)).float()
+    smoothed = logits.unflatten(0, noise.shape[:2]).softmax(-1).mean(0)
+    of_label = smoothed.gather(-1, labels[:, None]).clamp_min(1e-20)
+    (gradient,) = torch.autograd.grad(-of_label.log().sum(), point)
+    return gradient
 
 
 def project(step: Tensor, radius: float) -> Tensor:
