@@ -9,12 +9,18 @@ def use_device(threads: int) -> torch.device:
     """The GPU where there is one, else the CPU with `threads` threads per operation; deterministic algorithms on both.
 
     The thread count is set even where it equals the machine's: the order of a sum, and so its rounding, depends on it.
+    A process that torchrun started takes the GPU of its local rank.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic matrix products on a GPU
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Else every new tensor is first filled with NaN, a fifth of a training step; nothing reads what was not written.
+    # Else every new tensor is first filled with NaN, which takes a fifth of a training step and guards against nothing
+    # here: no tensor is read before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def available_cores() -> int:

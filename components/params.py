@@ -164,6 +164,13 @@ class Train:
     """Epochs over which smoothmix's mixed loss and smoothadv's attack reach their full strength."""
     threads: Count
     """CPU threads: part of the result, as the order of summation depends on it."""
+    precision: Literal["float32", "bfloat16"]
+    """`bfloat16`: the layers of the network, where the hardware is faster at it; noise, losses and probabilities stay
+    float32."""
+    augment: Literal["none", "crop_flip"]
+    """`crop_flip`: crops of the image with a border of 4 black pixels, mirrored half of the time."""
+    processes: Count
+    """Processes that share the images of each step, on one machine: one per GPU, or one per few CPU cores."""
     smoothmix: SmoothMix
     stability: Stability
     smoothadv: SmoothAdv

@@ -22,7 +22,8 @@ SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "plots/certified_accuracy.json"
 TRAINING_CODE = [
-    SOURCE / "components" / name for name in ("training", "networks.py", "data/pixels.py", "identity.py", "device.py")
+    SOURCE / "components" / name
+    for name in ("training", "networks.py", "data/pixels.py", "data/augment.py", "identity.py", "device.py")
 ]
 """The code that a training's result depends on, as train's dependencies in dvc.yaml."""
 CERTIFICATION_CODE = [

@@ -3,12 +3,15 @@
 Several processes share the images under torchrun, or with `certify.processes`; the table is the same.
 """
 
+import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +36,19 @@ from components.progress import Progress
 from pipelines import artifacts
 from pipelines.command import run_stage_at_sigma
 
-RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-"""Which of the processes that share the images this is; torchrun says."""
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="take over the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
+    )
 
 
-def run(params: Params, sigma: float) -> None:
+def run(params: Params, sigma: float, merge: Sequence[Path] = ()) -> None:
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
     network, card = trained_model.load(artifacts.model(sigma), device)
@@ -56,20 +67,41 @@ def run(params: Params, sigma: float) -> None:
     identity = procedure.facts | common_facts(sampler, card, description, seed)
     if isinstance(split, FileSplit):
         identity["decoder"] = decoder_version()
-    rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=RANK)
     indices = range(0, len(split.labels), params.certify.every)
 
-    if WORLD_SIZE > 1:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # as long as the slowest one takes
-    certify_missing(procedure, sampler, rows, split, indices[RANK::WORLD_SIZE], description.max_value)
-    rows.close()
-    if WORLD_SIZE > 1:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    if RANK == 0:
+    with sharing() as (rank, size):
+        rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=rank)
+        if merge and rank == 0:
+            for folder in merge:
+                print(f"{rows.merge(folder)} new rows from {folder}")
+        together(size)
+        rows.lines = rows.reread()
+        certify_missing(procedure, sampler, rows, split, indices[rank::size], description.max_value)
+        rows.close()
+        together(size)
+    if rank == 0:
         lines = rows.reread()
         table.write(artifacts.certificates(sigma), (lines[index] for index in indices), procedure.columns)
         write_json(artifacts.certificates_identity(sigma), identity)
+
+
+@contextmanager
+def sharing() -> Iterator[tuple[int, int]]:
+    """Which of how many processes that share the images this is; torchrun says."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if size > 1:  # they wait for each other as long as the slowest one takes
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    try:
+        yield rank, size
+    finally:
+        if size > 1:
+            torch.distributed.destroy_process_group()
+
+
+def together(size: int) -> None:
+    """Wait until all processes have come here."""
+    if size > 1:
+        torch.distributed.barrier()
 
 
 def certify_missing(
@@ -86,10 +118,10 @@ def certify_missing(
     images = ((index, to_unit_interval(torch.from_numpy(split.image(index)), max_value)) for index in missing)
     cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     workers = 1 if sampler.device.type == "cuda" else max(1, cores)
-    what = f"certify σ={sampler.sigma}" + (f" (process {RANK + 1} of {WORLD_SIZE})" if WORLD_SIZE > 1 else "")
+    process = f" (process {int(os.environ['RANK']) + 1})" if "RANK" in os.environ else ""
     done = [rows.lines[index] for index in indices if index in rows.lines]
     running = RunningMetrics(procedure.facts["mode"], procedure.watched_radius, done)
-    with Progress(what, len(indices), "images", done=len(done)) as progress:
+    with Progress(f"certify σ={sampler.sigma}{process}", len(indices), "images", done=len(done)) as progress:
         certificates = certify_images(
             images, lambda image, index: procedure.certify(image, index, earlier.get(index)), workers=workers
         )
@@ -211,4 +243,4 @@ def common_facts(sampler: Sampler, card: ModelCard, description: Description, se
 
 
 if __name__ == "__main__":
-    run_stage_at_sigma(run, __doc__)
+    run_stage_at_sigma(run, __doc__, processes=lambda params: params.certify.processes, add_options=add_options)

@@ -9,9 +9,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from components.data.augment import crop_and_flip
 from components.training import checkpoint
+from components.training.checks import check_data
 from components.training.draws import Draws
-from components.training.fit import fit, learning_rate, make_optimizer, steps_of_epoch
+from components.training.fit import (
+    Training,
+    augmented,
+    fit,
+    images_per_epoch,
+    learning_rate,
+    make_optimizer,
+    steps_of_epoch,
+)
 from components.training.objectives import OBJECTIVES
 
 CPU = torch.device("cpu")
@@ -29,10 +39,20 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
 
 
-def train(network, data, settings, seed=0, optimizer=None, **options):
+def begin(network, settings):
+    return Training(network, make_optimizer(network, settings))
+
+
+def steps_of(training, data, settings, seed=0):
+    """The steps of a training that continues in place."""
+    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed)
+
+
+def train(network, data, settings, seed=0):
     """The epochs' statistics of a training of `network` in place."""
-    optimizer = optimizer or make_optimizer(network, settings)
-    return list(fit(network, optimizer, *data, max_value=16, sigma=0.5, settings=settings, seed=seed, **options))
+    training = begin(network, settings)
+    list(steps_of(training, data, settings, seed))
+    return training.history
 
 
 def same_weights(one, other):
@@ -73,10 +93,15 @@ def test_every_epoch_has_its_own_order_of_all_images(settings):
     assert steps(settings) == [first]
 
 
-def test_each_group_is_one_step_that_is_told(network, data, settings):
-    sizes = []
-    train(network, data, replace(settings, epochs=1), on_step=sizes.append)
-    assert sizes == [4, 4, 4, 4, 2, 2]
+def test_each_group_is_one_step(network, data, settings):
+    settings = replace(settings, epochs=1)
+    assert list(steps_of(begin(network, settings), data, settings)) == [4, 4, 4, 4, 2, 2]
+
+
+@pytest.mark.parametrize(("num_images", "num_noises"), [(20, 2), (20, 3), (17, 5), (16, 3), (5, 4)])
+def test_an_epoch_holds_as_many_images_as_its_steps(settings, num_images, num_noises):
+    settings = replace(settings, smoothmix=replace(settings.smoothmix, num_noises=num_noises))
+    assert images_per_epoch(num_images, settings) == sum(map(len, steps(settings, num_images)))
 
 
 @pytest.mark.parametrize(("schedule", "first_epochs"), [("textbook", [0, 30, 60, 90]), ("published", [0, 31, 61, 91])])
@@ -89,12 +114,11 @@ def test_the_rate_falls_to_a_tenth_at_the_schedule_s_epochs(settings, schedule, 
 
 def test_epochs_train_at_the_rate_of_the_schedule(network, data, settings):
     settings = replace(settings, epochs=4, decay_every=2)
-    optimizer = make_optimizer(network, settings)
-    epochs = fit(network, optimizer, *data, max_value=16, sigma=0.5, settings=settings, seed=0)
-    used = [(stats.epoch, stats.learning_rate, optimizer.param_groups[0]["lr"]) for stats in epochs]
-    assert [epoch for epoch, _, _ in used] == [0, 1, 2, 3]
-    assert [said for _, said, _ in used] == pytest.approx([0.05, 0.05, 0.005, 0.005])
-    assert [said for _, said, _ in used] == [rate for _, _, rate in used]
+    training = begin(network, settings)
+    used = [training.optimizer.param_groups[0]["lr"] for _ in steps_of(training, data, settings)]
+    assert used == pytest.approx([0.05] * 12 + [0.005] * 12)
+    assert [stats.epoch for stats in training.history] == [0, 1, 2, 3]
+    assert [stats.learning_rate for stats in training.history] == used[::6]
 
 
 def test_every_step_is_told_its_epoch(network, data, settings, monkeypatch):
@@ -143,33 +167,122 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
     assert not same_weights(network, other)
 
 
-@pytest.mark.parametrize("method", OBJECTIVES)
-def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path, network, data, settings, method):
+@pytest.mark.parametrize("method", ["smoothmix", "gaussian"])
+@pytest.mark.parametrize("finished", [1, 5, 6, 10, 18, 23, 24])
+def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, network, data, settings, method, finished
+):
+    """Six steps an epoch (SmoothMix) or three (Gaussian), augmented: weights, optimiser, history and streams."""
     mix = replace(settings.smoothmix, clean_step=1)
-    settings = replace(settings, method=method, epochs=4, decay_every=3, warmup_epochs=4, smoothmix=mix)
-    stopped, resumed = copy.deepcopy(network), copy.deepcopy(network)
-    whole = train(network, data, settings)
+    settings = replace(
+        settings, method=method, epochs=4, decay_every=3, warmup_epochs=4, smoothmix=mix, augment="crop_flip"
+    )
+    finished = finished if method == "smoothmix" else finished // 2
+    resumed = copy.deepcopy(network)
+    whole = begin(copy.deepcopy(network), settings)
+    list(steps_of(whole, data, settings))
 
-    optimizer = make_optimizer(stopped, settings)
-    list(islice(fit(stopped, optimizer, *data, max_value=16, sigma=0.5, settings=settings, seed=0), 2))
-    checkpoint.save(tmp_path, 2, {"network": stopped.state_dict(), "optimizer": optimizer.state_dict()})
+    stopped = begin(network, settings)
+    list(islice(steps_of(stopped, data, settings), finished))
+    checkpoint.save(tmp_path, "key", stopped.epoch, stopped.step, stopped.state())
 
     torch.manual_seed(12345)  # whatever else the new process has drawn
-    state, optimizer = checkpoint.load_newest(tmp_path, CPU), make_optimizer(resumed, settings)
-    resumed.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    rest = train(resumed, data, settings, optimizer=optimizer, first_epoch=2)
-    assert same_weights(network, resumed)
-    assert [replace(stats, seconds=0) for stats in rest] == [replace(stats, seconds=0) for stats in whole[2:]]
+    training = begin(resumed, settings)
+    training.load_state(checkpoint.load_newest(tmp_path, "key", CPU))
+    assert len(list(steps_of(training, data, settings))) == (24 if method == "smoothmix" else 12) - finished
+    assert same_weights(whole.network, resumed)
+    momenta = [[state["momentum_buffer"] for state in t.optimizer.state.values()] for t in (whole, training)]
+    assert all(torch.equal(*pair) for pair in zip(*momenta, strict=True))
+    histories = [[replace(stats, seconds=0) for stats in t.history] for t in (whole, training)]
+    assert histories[0] == histories[1]
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_epoch_and_step(network, data, settings):
     settings = replace(settings, method="gaussian", epochs=3, learning_rate=1e38)
     with pytest.raises(FloatingPointError, match=r"epoch 0, step 1: lower train\.learning_rate \(1e\+38\)"):
         train(network, data, settings)
-    nn.init.constant_(network[4].weight, float("nan"))
-    with pytest.raises(FloatingPointError, match="epoch 2, step 0"):
-        train(network, data, settings, first_epoch=2)
+
+
+def test_no_state_that_is_not_finite_is_given_away_for_a_checkpoint(network, data, settings):
+    """The loss of a step is finite; the weights after it are not."""
+    settings = replace(settings, method="gaussian", epochs=3)
+    training = begin(network, settings)
+    running = steps_of(training, data, settings)
+    next(running)
+    training.state()
+    nn.init.constant_(network[4].weight, float("inf"))
+    with pytest.raises(FloatingPointError, match="the weights are not finite at epoch 0, after 1 steps: lower"):
+        training.state()
+    next(running)
+    with pytest.raises(FloatingPointError, match="the loss is not finite at epoch 0, step 1: lower"):
+        training.state()
+
+
+def test_fewer_images_than_groups_are_refused(network, data, settings):
+    settings = replace(settings, smoothmix=replace(settings.smoothmix, num_noises=30))
+    with pytest.raises(ValueError, match=r"20 training images cannot be split into 30 groups \(num_noises\)"):
+        train(network, data, settings)
+
+
+@pytest.mark.parametrize(
+    ("poison", "message"),
+    [
+        (lambda pixels, labels: labels.__setitem__(7, 3), "image 7 has the label 3, outside the classes 0 to 2: mend"),
+        (lambda pixels, labels: labels.__setitem__(4, -1), "image 4 has the label -1, outside the classes 0 to 2"),
+        (lambda pixels, labels: labels.clamp_(max=1), "no training image is of class 'two': drop the class or lower"),
+        (lambda pixels, labels: pixels[5].fill_(17), "image 5 has the pixel value 17, above 16 which stands for 1.0"),
+    ],
+    ids=["label too large", "label negative", "empty class", "pixel too large"],
+)
+def test_data_to_learn_nonsense_from_is_refused(data, poison, message):
+    check_data(*data, classes=["zero", "one", "two"], max_value=16)
+    poison(*data)
+    with pytest.raises(ValueError, match=message):
+        check_data(*data, classes=["zero", "one", "two"], max_value=16)
+
+
+def test_bfloat16_gives_the_gradients_of_float32_within_its_precision(data, settings):
+    """A relative rounding of 2^-8 per layer; weights and their gradients stay float32."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    settings = replace(settings, epochs=1, batch_size=20, learning_rate=1.0)
+    updates = {}
+    for precision in ("float32", "bfloat16"):
+        trained = copy.deepcopy(network)
+        training = begin(trained, settings)
+        next(steps_of(training, data, replace(settings, precision=precision)))
+        updates[precision] = torch.cat(
+            [(b - a).flatten() for a, b in zip(network.parameters(), trained.parameters(), strict=True)]
+        )
+        assert all(parameter.dtype == torch.float32 for parameter in trained.parameters())
+    exact, rounded = updates.values()
+    assert not torch.equal(exact, rounded)
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
+
+
+def test_augmented_images_are_shifted_by_up_to_the_border_and_mirrored_half_of_the_time():
+    pixels = torch.zeros(2000, 1, 9, 9, dtype=torch.uint8)
+    pixels[:, 0, 4, 4:6] = torch.tensor([7, 9], dtype=torch.uint8)
+    out = augmented(pixels, Draws(0, 0, 0, CPU, use="augment"))
+    found = (out == 7).nonzero()
+    assert torch.equal(found[:, 2].unique(), torch.arange(9))
+    left_of = torch.roll(out == 9, -1, dims=3) & (out == 7)
+    mirrored = 1 - left_of.sum() / (out == 7).sum()
+    assert 0.4 < mirrored < 0.6
+    assert torch.equal(out, augmented(pixels, Draws(0, 0, 0, CPU, use="augment")))
+    assert not torch.equal(out, augmented(pixels, Draws(0, 0, 1, CPU, use="augment")))
+
+
+def test_crops_and_flips_are_those_of_slicing_a_bordered_image():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (30, 3, 6, 5), dtype=torch.uint8)
+    rows, columns, flips = torch.randint(0, 9, (30,)), torch.randint(0, 9, (30,)), torch.randint(0, 2, (30,))
+    out = crop_and_flip(images, rows, columns, flips)
+    for b in range(30):
+        bordered = torch.zeros(3, 14, 13, dtype=torch.uint8)
+        bordered[:, 4:10, 4:9] = images[b]
+        crop = bordered[:, rows[b] : rows[b] + 6, columns[b] : columns[b] + 5]
+        assert torch.equal(out[b], crop.flip(-1) if flips[b] else crop)
 
 
 def test_training_learns_to_tell_noisy_images_apart(settings):

@@ -9,7 +9,8 @@ import torch
 from components import params
 from components.data.prepared import Description
 from components.training.objectives import OBJECTIVES
-from pipelines.train import training_facts
+from components.training.processes import Processes
+from pipelines.train import Job
 
 ROOT = Path(__file__).parents[1]
 DESCRIPTION = Description("digits", "", ["0", "1"], [1, 16, 16], 16, None, None, 2, 2, "", "")
@@ -17,13 +18,12 @@ DESCRIPTION = Description("digits", "", ["0", "1"], [1, 16, 16], 16, None, None,
 
 @pytest.fixture
 def recipe():
-    yield params.load(ROOT / "params.yaml")
-    torch.use_deterministic_algorithms(False)  # as training_facts found it
+    return params.load(ROOT / "params.yaml")
 
 
 def facts(recipe, **changes):
     recipe = replace(recipe, train=replace(recipe.train, **changes))
-    return training_facts(recipe, 0.5, recipe.train_at(0.5), DESCRIPTION)
+    return Job(recipe, 0.5, recipe.train_at(0.5), DESCRIPTION, torch.device("cpu"), Processes()).facts
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)

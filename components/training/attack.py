@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from components.training.draws import Draws
+from components.training.folding import fold_batch_norm
 from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
+
+CHUNK = 64
+"""Noisy images per forward on a CPU, so that what lies between two layers fits its caches; a GPU takes all at once."""
 
 
 def smoothed_ascent(
@@ -34,9 +38,9 @@ def smoothed_ascent(
         radius: radius of an L2 ball around `images` to stay in, or None.
     """
     path = [images]
-    with eval_mode(network):
+    with eval_mode(network) as classifier:
         for _ in range(steps):
-            gradient = loss_gradient(network, path[-1], labels, noise)
+            gradient = loss_gradient(classifier, path[-1], labels, noise)
             point = path[-1] + step_size * gradient / (norms(gradient) + 1e-8)
             if radius is not None:
                 point = images + project(point - images, radius)
@@ -64,9 +68,9 @@ def smoothed_pgd(
         draws: drawn from in every step, needed or not, so that what is drawn does not depend on the gradients.
     """
     points = images
-    with eval_mode(network):
+    with eval_mode(network) as classifier:
         for _ in range(steps):
-            gradient = loss_gradient(network, points, labels, noise)
+            gradient = loss_gradient(classifier, points, labels, noise)
             length = norms(gradient)
             direction = torch.where(length > 0, gradient / length, draws.normal(1, images)[0])
             points = (points + 2 * radius / steps * direction).clamp(0, 1)
@@ -74,22 +78,26 @@ def smoothed_pgd(
     return points
 
 
-def loss_gradient(network: nn.Module, points: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-    """The gradient of J at `points` (B, C, H, W)."""
-    points = points.detach().requires_grad_()
-    smoothed = smoothed_probabilities(noisy_logits(network, points, noise))
-    of_label = smoothed.gather(-1, labels[:, None]).clamp_min(TINY)
-    (gradient,) = torch.autograd.grad(-of_label.log().sum(), points)
-    return gradient
+def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    """The gradient of J at `points` (B, C, H, W), of some images at a time: they are independent of each other."""
+    chunk = len(points) if points.is_cuda else max(1, CHUNK // len(noise))
+    parts = zip(points.split(chunk), labels.split(chunk), noise.split(chunk, 1), strict=True)  # type: ignore[no-untyped-call]
+    gradients = []
+    for some_points, some_labels, some_noise in parts:
+        some_points = some_points.detach().requires_grad_()
+        smoothed = smoothed_probabilities(noisy_logits(classifier, some_points, some_noise))
+        of_label = smoothed.gather(-1, some_labels[:, None]).clamp_min(TINY)
+        gradients += torch.autograd.grad(-of_label.log().sum(), some_points)
+    return torch.cat(gradients)
 
 
 @contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode; afterwards in the mode it was in."""
+def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode, its batch norms folded; afterwards it is in the mode it was in."""
     was_training = network.training
     network.eval()
     try:
-        yield
+        yield fold_batch_norm(network)
     finally:
         network.train(was_training)
 

@@ -1,37 +1,80 @@
-"""Checkpoints of a training, written to a temporary name and moved into place: a killed run leaves no torn one."""
+"""Checkpoints of a training: whole or not there at all, and known to be of this very training."""
 
+import hashlib
+import io
 import os
-import pickle
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 KEEP = 2
+HASH_LENGTH = 64
 
 
-def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write the state after `epoch` finished epochs and drop all but the last few."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"epoch-{epoch:05d}.pt"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    for old in sorted(folder.glob("epoch-*.pt"))[:-KEEP]:
-        old.unlink(missing_ok=True)
+class CheckpointError(OSError):
+    """A checkpoint could not be written; the message says what to do."""
 
 
-def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest state that can be read, or None; what cannot be read is named on stderr and skipped."""
+def save(folder: Path, key: str, epoch: int, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `epoch` finished epochs and `step` steps of the next; drop all but the last few.
+
+    The file is the SHA-256 of what follows, then the training's key and the state. It is written to a temporary name
+    and moved into place: a killed run leaves no torn checkpoint and at most one temporary file.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; older checkpoints are as they were.
+    """
+    buffer = io.BytesIO()
+    torch.save({"key": key, "state": state}, buffer)
+    content = buffer.getbuffer()
+    path, temporary = folder / f"epoch-{epoch:05d}-step-{step:07d}.pt", folder / "unfinished.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(hashlib.sha256(content).hexdigest().encode())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        for old in sorted(folder.glob("epoch-*.pt"))[:-KEEP]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        if folder.is_dir():
+            temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be written ({error.strerror}): make room and run the same command again, "
+            "it goes on from the checkpoint before"
+        ) from None
+    return path
+
+
+def load_newest(folder: Path, key: str, device: torch.device, *, say: bool = True) -> dict[str, Any] | None:
+    """The newest state of the training `key` that is whole, or None.
+
+    Any other file is skipped, and named on stderr if `say`.
+    """
     for path in sorted(folder.glob("epoch-*.pt"), reverse=True):
         try:
-            return torch.load(path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            print(f"skipping the checkpoint {path}: {reason}", file=sys.stderr)
+            return _read(path, key, device)
+        except (OSError, ValueError) as error:
+            if say:
+                print(f"skipping the checkpoint {path}: {error}", file=sys.stderr)
     return None
+
+
+def newest(folder: Path) -> Path | None:
+    """The file that a training would try first to go on from."""
+    return max(folder.glob("epoch-*.pt"), default=None)
+
+
+def _read(path: Path, key: str, device: torch.device) -> dict[str, Any]:
+    raw = path.read_bytes()
+    digest, content = raw[:HASH_LENGTH], raw[HASH_LENGTH:]
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise ValueError("it is torn or was changed")
+    saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    if saved["key"] != key:
+        raise ValueError(f"it belongs to another training ({saved['key'][:16]}, not {key[:16]})")
+    return saved["state"]

@@ -1,21 +1,59 @@
 """The random numbers of one optimiser step."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from components.identity import derive_seed
 
 
-class Draws:
-    """Random numbers that depend on (seed, epoch, step) alone: a resumed run draws what the interrupted one would."""
+class Share(NamedTuple):
+    """Images `first` to `last` (excluded) of a step's group of `total`."""
 
-    def __init__(self, seed: int, epoch: int, step: int, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed(derive_seed(seed, "step", epoch, step))
+    first: int
+    last: int
+    total: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, self.last)
+
+
+class Draws:
+    """Random numbers that depend on (seed, epoch, step) alone: a resumed run draws what the interrupted one would.
+
+    A process that holds a share of the group draws for the whole group and keeps its own rows, so that each image gets
+    the numbers that it would get in one process; drawing costs little beside the networks.
+    """
+
+    def __init__(
+        self, seed: int, epoch: int, step: int, device: torch.device, share: Share | None = None, *, use: str = "step"
+    ) -> None:
+        """Args:
+        share: the rows of the group that this process holds; all of them if None.
+        use: streams with different names are unrelated.
+        """
+        self._generator = torch.Generator(device).manual_seed(derive_seed(seed, use, epoch, step))
+        self._share = share
+
+    def _of_group(self, images: Tensor) -> Share:
+        share = self._share or Share(0, len(images), len(images))
+        assert len(images) == share.last - share.first, "numbers are drawn for all images of the share"
+        return share
 
     def normal(self, num: int, images: Tensor) -> Tensor:
         """N(0, 1) in float32, `num` for each of the images: (num, B, C, H, W)."""
-        return torch.randn((num, *images.shape), generator=self._generator, device=images.device)
+        share = self._of_group(images)
+        size = (num, share.total, *images.shape[1:])
+        return torch.randn(size, generator=self._generator, device=images.device)[:, share.rows]
 
     def uniform(self, images: Tensor, *, high: float) -> Tensor:
         """U[0, high) in float32, one for each of the images: (B,)."""
-        return high * torch.rand(len(images), generator=self._generator, device=images.device)
+        share = self._of_group(images)
+        return high * torch.rand(share.total, generator=self._generator, device=images.device)[share.rows]
+
+    def integers(self, images: Tensor, *, high: int) -> Tensor:
+        """Uniform in 0, ..., high - 1, one for each of the images: int64 (B,)."""
+        share = self._of_group(images)
+        return torch.randint(high, (share.total,), generator=self._generator, device=images.device)[share.rows]

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from components.data.augment import PADDING, crop_and_flip
 from components.data.pixels import to_unit_interval
 from components.identity import derive_seed
 from components.params import Train
-from components.training.draws import Draws
+from components.training.draws import Draws, Share
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
+from components.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,114 @@ def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer
     return torch.optim.SGD(network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=1e-4)
 
 
+class Training:
+    """A training under way, between two optimiser steps: all that changes, and so all that a checkpoint holds."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.network, self.optimizer = network, optimizer
+        self.history: list[EpochStats] = []
+        self.images: int
+        """How many went into the finished steps of the epoch under way."""
+        self._begin_epoch()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, counted from 0: as many are finished."""
+        return len(self.history)
+
+    @property
+    def step(self) -> int:
+        """Finished steps of the epoch under way."""
+        return len(self._losses)
+
+    def position(self, epochs: int) -> str:
+        """For people: "epoch 3 of 90" after three finished epochs, "epoch 3 of 90, step 17" within the fourth."""
+        return f"epoch {self.epoch} of {epochs}" + (f", step {self.step}" if self.step else "")
+
+    def _begin_epoch(self, seconds: float = 0.0) -> None:
+        self._losses: list[Tensor] = []  # stay on the device: reading one would wait for it
+        self._right: Tensor | float = 0.0
+        self._noisy_images = 0
+        self.images = 0
+        self._start = time.perf_counter() - seconds
+
+    def count(self, loss: Tensor, right: Tensor, images: int, num_noises: int) -> None:
+        """Note a step's loss, and how many of its images under each of the noises were classified right."""
+        self._losses.append(loss)
+        self._right = self._right + right.double()
+        self._noisy_images += images * num_noises
+        self.images += images
+
+    def running(self) -> tuple[float, float]:
+        """Mean loss and accuracy under noise of the epoch so far, or of the one just finished."""
+        if not self._losses:
+            return self.history[-1].loss, self.history[-1].noisy_accuracy
+        return torch.stack(self._losses).mean().item(), float(self._right) / self._noisy_images
+
+    def end_epoch(self) -> None:
+        """Add the epoch to the history.
+
+        Raises:
+            FloatingPointError: see `check_finite`.
+        """
+        self.check_finite()
+        loss, accuracy = self.running()
+        rate, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self._start
+        self.history.append(EpochStats(self.epoch, rate, loss, accuracy, seconds))
+        self._begin_epoch()
+
+    def _all_losses(self) -> Tensor:
+        return torch.stack(self._losses) if self._losses else torch.zeros(0)
+
+    def check_finite(self) -> None:
+        """Wait for the device and look at every loss of the epoch so far and at the weights.
+
+        Raises:
+            FloatingPointError: naming epoch and step.
+        """
+        rate = self.optimizer.param_groups[0]["lr"]
+        broken = (~self._all_losses().isfinite()).nonzero()
+        if len(broken):
+            raise FloatingPointError(
+                f"the loss is not finite at epoch {self.epoch}, step {int(broken[0])}: "
+                f"lower train.learning_rate ({rate:g})"
+            )
+        if not torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all():
+            raise FloatingPointError(
+                f"the weights are not finite at epoch {self.epoch}, after {self.step} steps: "
+                f"lower train.learning_rate ({rate:g})"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: tensors and plain values, nothing of which is not finite.
+
+        Raises:
+            FloatingPointError: see `check_finite`.
+        """
+        self.check_finite()
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(stats) for stats in self.history],
+            "losses": self._all_losses(),
+            "right": float(self._right),
+            "noisy_images": self._noisy_images,
+            "images": self.images,
+            "seconds": time.perf_counter() - self._start,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Become the training that `state()` was taken of."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = [EpochStats(**row) for row in state["history"]]
+        self._begin_epoch(state["seconds"])
+        self._losses = list(state["losses"].unbind())
+        self._right, self._noisy_images, self.images = state["right"], state["noisy_images"], state["images"]
+
+
 def fit(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     pixels: Tensor,
     labels: Tensor,
     *,
@@ -42,51 +151,81 @@ def fit(
     sigma: float,
     settings: Train,
     seed: int,
-    first_epoch: int = 0,
-    on_step: Callable[[int], None] = lambda images: None,
-) -> Iterator[EpochStats]:
-    """Train in place, one `EpochStats` per finished epoch.
+    processes: Processes | None = None,
+) -> Iterator[int]:
+    """Train in place; after each optimiser step, yields the number of its images.
 
-    Every random number depends on (seed, epoch, step) alone: starting at `first_epoch` with the network and optimiser
-    as they were after that many epochs gives the same weights, bit for bit, as never having stopped.
+    Every random number depends on (seed, epoch, step) and the image's place in the step alone. So a training that takes
+    over the state of another one at any yield ends with the same weights and history, bit for bit, as that one would;
+    and several processes, which share the images of each step, follow one process within rounding.
 
     Args:
         pixels: uint8 (N, C, H, W) on the network's device; `pixels / max_value` is in [0, 1].
         labels: int64 (N,), on the same device.
-        on_step: told the number of images of each optimiser step when it is done.
+        processes: with whom the steps are shared; each must call this alike.
 
     Raises:
         ValueError: fewer images than groups in a batch.
-        FloatingPointError: the loss of a step was not finite.
+        FloatingPointError: a loss or the weights were not finite; found at the end of the epoch at the latest.
     """
-    objective = OBJECTIVES[settings.method]
+    processes = processes or Processes()
     if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
         raise ValueError(f"{len(labels)} training images cannot be split into {groups} groups (num_noises)")
-    for epoch in range(first_epoch, settings.epochs):
-        start = time.perf_counter()
-        rate = learning_rate(epoch, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        network.train()
-        losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=pixels.device), 0
-        for step, rows in enumerate(steps_of_epoch(len(labels), epoch, settings, seed, pixels.device)):
-            images, targets = to_unit_interval(pixels[rows], max_value), labels[rows]
-            draws = Draws(seed, epoch, step, pixels.device)
-            loss, logits = objective(network, images, targets, sigma=sigma, settings=settings, epoch=epoch, draws=draws)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())  # read once per epoch: reading would wait for the device
-            right += (logits.detach().argmax(-1) == targets).sum()
-            seen += logits.shape[0] * logits.shape[1]
-            on_step(len(rows))
-        epoch_losses = torch.stack(losses)
-        broken = (~epoch_losses.isfinite()).nonzero()
-        if len(broken):
-            raise FloatingPointError(
-                f"the loss is not finite at epoch {epoch}, step {int(broken[0])}: lower train.learning_rate ({rate:g})"
-            )
-        yield EpochStats(epoch, rate, epoch_losses.mean().item(), right.item() / seen, time.perf_counter() - start)
+    training.network.train()
+    for epoch in range(training.epoch, settings.epochs):
+        for group in training.optimizer.param_groups:
+            group["lr"] = learning_rate(epoch, settings)
+        steps = list(steps_of_epoch(len(labels), epoch, settings, seed, pixels.device))
+        for step in range(training.step, len(steps)):
+            share = processes.share(len(steps[step]))
+            rows = steps[step][share.rows]
+            batch = pixels[rows]
+            if settings.augment == "crop_flip":
+                batch = augmented(batch, Draws(seed, epoch, step, pixels.device, share, use="augment"))
+            draws = Draws(seed, epoch, step, pixels.device, share)
+            objective = partial(OBJECTIVES[settings.method], sigma=sigma, settings=settings, epoch=epoch, draws=draws)
+            images = to_unit_interval(batch, max_value)
+            optimise(training, objective, images, labels[rows], settings.precision, share, processes)
+            if step + 1 == len(steps):
+                training.end_epoch()
+            yield share.total
+
+
+def optimise(
+    training: Training,
+    objective: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
+    images: Tensor,
+    labels: Tensor,
+    precision: str,
+    share: Share,
+    processes: Processes,
+) -> None:
+    """One optimiser step on this process's share of a group: the step of the whole group's mean loss."""
+    network, optimizer = training.network, training.optimizer
+    in_bfloat16 = precision == "bfloat16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=in_bfloat16, cache_enabled=False):
+        loss, logits = objective(network, images, labels)
+    loss = loss * processes.weight(share)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    loss = loss.detach()
+    right = (logits.detach().argmax(-1) == labels).sum() / processes.copies
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    processes.add_up([*gradients, loss, right])
+    optimizer.step()
+    training.count(loss, right, share.total, num_noises=len(logits))
+
+
+def augmented(batch: Tensor, draws: Draws) -> Tensor:
+    """Each image of a uint8 batch (B, C, H, W) as a random crop of itself with a border, mirrored half of the time."""
+    offsets = torch.stack([draws.integers(batch, high=2 * PADDING + 1) for _ in range(2)], dim=1)
+    return crop_and_flip(batch, offsets, draws.integers(batch, high=2).bool())
+
+
+def images_per_epoch(num_images: int, settings: Train) -> int:
+    """How many images the steps of an epoch hold; see `steps_of_epoch`."""
+    groups, size = STEPS_PER_BATCH[settings.method](settings), settings.batch_size
+    return num_images // size * (size - size % groups) + (last := num_images % size) - last % groups
 
 
 def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, device: torch.device) -> Iterator[Tensor]:

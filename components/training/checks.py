@@ -1,0 +1,34 @@
+"""What a training refuses before its first step."""
+
+from torch import Tensor
+
+
+def check_data(pixels: Tensor, labels: Tensor, *, classes: list[str], max_value: int) -> None:
+    """Refuse data that a training would silently learn nonsense from.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        labels: int64 (N,).
+
+    Raises:
+        ValueError: naming the first image that is wrong, or the class that has none.
+    """
+    if len(pixels) != len(labels):
+        raise ValueError(f"{len(pixels)} training images have {len(labels)} labels: run the prepare stage again")
+    outside = ((labels < 0) | (labels >= len(classes))).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(
+            f"training image {row} has the label {int(labels[row])}, outside the classes 0 to {len(classes) - 1}: "
+            "mend the source and run the prepare stage again"
+        )
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise ValueError(f"no training image is of class {empty[0]!r}: drop the class or lower prepare.test_share")
+    if len(pixels) and int(pixels.max()) > max_value:
+        row = int((pixels.flatten(1).amax(1) > max_value).nonzero()[0])
+        raise ValueError(
+            f"training image {row} has the pixel value {int(pixels[row].max())}, above {max_value} which stands for "
+            "1.0: mend the source and run the prepare stage again"
+        )
