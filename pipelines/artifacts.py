@@ -21,15 +21,10 @@ REPORT = Path("evaluation/report")
 SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "plots/certified_accuracy.json"
-TRAINING_CODE = [
-    SOURCE / "components" / name
-    for name in ("training", "networks.py", "data/pixels.py", "data/augment.py", "identity.py", "device.py")
-]
+_BOTH = ["networks.py", "data/pixels.py", "data/streaming.py", "data/pictures.py", "device.py"]
+TRAINING_CODE = [SOURCE / "components" / name for name in ["training", "data/augment.py", "identity.py", *_BOTH]]
 """The code that a training's result depends on, as train's dependencies in dvc.yaml."""
-CERTIFICATION_CODE = [
-    SOURCE / "components" / name
-    for name in ("certification", "networks.py", "data/pixels.py", "data/streaming.py", "data/pictures.py", "device.py")
-]
+CERTIFICATION_CODE = [SOURCE / "components" / name for name in ["certification", *_BOTH]]
 """The code that a table's rows depend on."""
 
 

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from components import networks, trained_model
-from components.data.prepared import Description, load_description, load_split
+from components.data.pictures import decoder_version
+from components.data.prepared import Description, Split, load_description
+from components.data.streaming import FileSplit, open_split
 from components.device import use_device
 from components.files import write_json, write_text
 from components.identity import derive_seed, hash_code, hash_value
@@ -60,6 +62,7 @@ class Job:
     sigma: float
     settings: Train
     description: Description
+    split: Split | FileSplit
     device: torch.device
     processes: Processes
 
@@ -69,6 +72,7 @@ class Job:
         common, method = asdict(self.settings), self.settings.method
         sections = {name: common.pop(name) for name in METHOD_SECTIONS}
         own = {f"{method}.{name}": value for name, value in sections.get(method, {}).items()}
+        decoder = {"decoder": decoder_version()} if isinstance(self.split, FileSplit) else {}
         return {
             "sigma": self.sigma,
             **common,
@@ -78,6 +82,7 @@ class Job:
             "device": self.device.type,
             "torch": version("torch"),
             "data_sha256": self.description.sha256,
+            **decoder,
             "code_sha256": hash_code(artifacts.TRAINING_CODE),
         }
 
@@ -93,9 +98,10 @@ class Job:
 def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: float) -> None:
     deadline = time.monotonic() + 60 * max_minutes
     settings, description = params.train_at(sigma), load_description(artifacts.DESCRIPTION)
+    split = open_split(artifacts.TRAIN_SPLIT, artifacts.source_root(params.prepare.root))
     device = use_device(settings.threads)
     with joined(device) as processes:
-        job = Job(params, sigma, settings, description, device, processes)
+        job = Job(params, sigma, settings, description, split, device, processes)
         training = start_or_resume(job)
         train(training, job, Schedule(processes, deadline, checkpoint_seconds))
         if processes.first:
@@ -162,8 +168,8 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
         FloatingPointError: a loss or the weights are not finite; no checkpoint holds such a state.
         OSError: a checkpoint could not be written.
     """
-    split = load_split(artifacts.TRAIN_SPLIT)
-    pixels, labels = torch.from_numpy(split.images).to(job.device), torch.from_numpy(split.labels).to(job.device)
+    labels = torch.from_numpy(job.split.labels).to(job.device)
+    pixels = job.split if isinstance(job.split, FileSplit) else torch.from_numpy(job.split.images).to(job.device)
     check_data(pixels, labels, classes=job.description.classes, max_value=job.description.max_value)
     steps = fit(
         training,

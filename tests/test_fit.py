@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from components.data.augment import crop_and_flip
 from components.training import checkpoint
 from components.training.checks import check_data
 from components.training.draws import Draws
@@ -271,18 +270,6 @@ def test_augmented_images_are_shifted_by_up_to_the_border_and_mirrored_half_of_t
     assert 0.4 < mirrored < 0.6
     assert torch.equal(out, augmented(pixels, Draws(0, 0, 0, CPU, use="augment")))
     assert not torch.equal(out, augmented(pixels, Draws(0, 0, 1, CPU, use="augment")))
-
-
-def test_crops_and_flips_are_those_of_slicing_a_bordered_image():
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (30, 3, 6, 5), dtype=torch.uint8)
-    rows, columns, flips = torch.randint(0, 9, (30,)), torch.randint(0, 9, (30,)), torch.randint(0, 2, (30,))
-    out = crop_and_flip(images, rows, columns, flips)
-    for b in range(30):
-        bordered = torch.zeros(3, 14, 13, dtype=torch.uint8)
-        bordered[:, 4:10, 4:9] = images[b]
-        crop = bordered[:, rows[b] : rows[b] + 6, columns[b] : columns[b] + 5]
-        assert torch.equal(out[b], crop.flip(-1) if flips[b] else crop)
 
 
 def test_training_learns_to_tell_noisy_images_apart(settings):

@@ -3,17 +3,19 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from components import params
-from components.data.prepared import Description
+from components.data.prepared import Description, Split
 from components.training.objectives import OBJECTIVES
 from components.training.processes import Processes
 from pipelines.train import Job
 
 ROOT = Path(__file__).parents[1]
 DESCRIPTION = Description("digits", "", ["0", "1"], [1, 16, 16], 16, None, None, 2, 2, "", "")
+SPLIT = Split(np.zeros((2, 1, 16, 16), np.uint8), np.array([0, 1]))
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def recipe():
 
 def facts(recipe, **changes):
     recipe = replace(recipe, train=replace(recipe.train, **changes))
-    return Job(recipe, 0.5, recipe.train_at(0.5), DESCRIPTION, torch.device("cpu"), Processes()).facts
+    return Job(recipe, 0.5, recipe.train_at(0.5), DESCRIPTION, SPLIT, torch.device("cpu"), Processes()).facts
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)

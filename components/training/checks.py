@@ -2,12 +2,14 @@
 
 from torch import Tensor
 
+from components.data.streaming import FileSplit
 
-def check_data(pixels: Tensor, labels: Tensor, *, classes: list[str], max_value: int) -> None:
+
+def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str], max_value: int) -> None:
     """Refuse data that a training would silently learn nonsense from.
 
     Args:
-        pixels: uint8 (N, C, H, W).
+        pixels: uint8 (N, C, H, W), or files, which are checked as they are decoded.
         labels: int64 (N,).
 
     Raises:
@@ -26,7 +28,7 @@ def check_data(pixels: Tensor, labels: Tensor, *, classes: list[str], max_value:
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise ValueError(f"no training image is of class {empty[0]!r}: drop the class or lower prepare.test_share")
-    if len(pixels) and int(pixels.max()) > max_value:
+    if isinstance(pixels, Tensor) and len(pixels) and int(pixels.max()) > max_value:
         row = int((pixels.flatten(1).amax(1) > max_value).nonzero()[0])
         raise ValueError(
             f"training image {row} has the pixel value {int(pixels[row].max())}, above {max_value} which stands for "

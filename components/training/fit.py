@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from components.data.augment import PADDING, crop_and_flip
 from components.data.pixels import to_unit_interval
+from components.data.streaming import FileSplit, TrainingView
+from components.device import available_cores
 from components.identity import derive_seed
 from components.params import Train
 from components.training.draws import Draws, Share
@@ -144,7 +147,7 @@ class Training:
 
 def fit(
     training: Training,
-    pixels: Tensor,
+    pixels: Tensor | FileSplit,
     labels: Tensor,
     *,
     max_value: int,
@@ -160,8 +163,9 @@ def fit(
     and several processes, which share the images of each step, follow one process within rounding.
 
     Args:
-        pixels: uint8 (N, C, H, W) on the network's device; `pixels / max_value` is in [0, 1].
-        labels: int64 (N,), on the same device.
+        pixels: uint8 (N, C, H, W) on the network's device, or files that are decoded on the fly; `pixels / max_value`
+            is in [0, 1].
+        labels: int64 (N,), on the network's device.
         processes: with whom the steps are shared; each must call this alike.
 
     Raises:
@@ -175,20 +179,37 @@ def fit(
     for epoch in range(training.epoch, settings.epochs):
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(epoch, settings)
-        steps = list(steps_of_epoch(len(labels), epoch, settings, seed, pixels.device))
-        for step in range(training.step, len(steps)):
-            share = processes.share(len(steps[step]))
-            rows = steps[step][share.rows]
-            batch = pixels[rows]
+        steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device))[training.step :]
+        shares = [processes.share(len(rows)) for rows in steps]
+        own_rows = [rows[share.rows] for rows, share in zip(steps, shares, strict=True)]
+        last_step = training.step + len(steps) - 1
+        batches = training_views(pixels, own_rows, seed, epoch)
+        for step, (share, rows, batch) in enumerate(zip(shares, own_rows, batches, strict=True), training.step):
             if settings.augment == "crop_flip":
-                batch = augmented(batch, Draws(seed, epoch, step, pixels.device, share, use="augment"))
-            draws = Draws(seed, epoch, step, pixels.device, share)
+                batch = augmented(batch, Draws(seed, epoch, step, labels.device, share, use="augment"))
+            draws = Draws(seed, epoch, step, labels.device, share)
             objective = partial(OBJECTIVES[settings.method], sigma=sigma, settings=settings, epoch=epoch, draws=draws)
             images = to_unit_interval(batch, max_value)
             optimise(training, objective, images, labels[rows], settings.precision, share, processes)
-            if step + 1 == len(steps):
+            if step == last_step:
                 training.end_epoch()
             yield share.total
+
+
+def training_views(pixels: Tensor | FileSplit, steps: list[Tensor], seed: int, epoch: int) -> Iterator[Tensor]:
+    """The images of each step, uint8 (B, C, H, W), where its row numbers are; files are decoded by processes of their
+    own, some steps ahead."""
+    if isinstance(pixels, Tensor):
+        yield from (pixels[rows] for rows in steps)
+        return
+    loader = DataLoader(
+        TrainingView(pixels, seed, epoch),
+        batch_sampler=[rows.tolist() for rows in steps],
+        num_workers=available_cores(),
+        pin_memory=torch.cuda.is_available(),
+    )
+    for rows, (batch, _) in zip(steps, loader, strict=True):
+        yield batch.to(rows.device, non_blocking=True)
 
 
 def optimise(
