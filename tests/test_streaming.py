@@ -1,7 +1,9 @@
 """Images decoded on the fly: the usual views, a function of (seed, epoch, image), of the files that were prepared."""
 
+import copy
 from collections import Counter
 from hashlib import sha256
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
 
+from components import networks
 from components.data.expectations import check
 from components.data.manifest import Manifest, load_manifest
 from components.data.prepared import Split, prepare, save_split
 from components.data.sources import imagenet
 from components.data.streaming import CentralView, FileSplit, TrainingView, draw_crop, open_split
+from components.training.fit import Training, fit, make_optimizer
 
 SIZES = [(300, 260), (240, 500), (40, 30), (640, 200)]
 
@@ -196,3 +200,24 @@ def test_labels_counts_and_twins_of_manifests_are_checked(prepared):
     complete = Manifest(test.paths, test.labels, [*test.hashes[:3], train.hashes[6], *test.hashes[4:]])
     broken, _ = check({"train": train, "test": complete}, description, min_class_share=0.5)
     assert [str(item) for item in broken] == ["test image that is also in train: test 3 (val/n01/3.png)"]
+
+
+def test_a_training_on_files_resumed_within_an_epoch_equals_an_uninterrupted_one(split, settings):
+    def begin():
+        torch.manual_seed(0)
+        network = networks.build("small_convnet", (3, 224, 224), 2)
+        return Training(network, make_optimizer(network, settings))
+
+    def steps(training):
+        labels = torch.from_numpy(split.labels)
+        return fit(training, split, labels, max_value=255, sigma=0.5, settings=settings, seed=0)
+
+    whole = begin()
+    sizes = list(steps(whole))
+    assert sum(sizes) == settings.epochs * len(split)
+    stopped, resumed = begin(), begin()
+    list(islice(steps(stopped), len(sizes) - 1))
+    resumed.load_state(copy.deepcopy(stopped.state()))
+    list(steps(resumed))
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
