@@ -4,26 +4,31 @@ from dataclasses import replace
 
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from components.certification import sequential
+from components.certification import table
 from components.certification.bounds import DECIMALS
-from components.certification.sampling import BLOCK, count_classes
 from components.certification.sequential import (
+    COLUMNS,
     ROUNDING,
     Answer,
     anytime_lower_bound,
+    certifiable,
     certify_radii,
+    check_size,
     decide,
+    format_row,
     largest_preset_radius,
     log_mixture,
     next_look,
+    parse_row,
 )
 from components.certification.table import ABSTAIN
-from tests.half_spaces import HalfSpaces
+from tests.half_spaces import ByNumber, HalfSpaces, sampler_of
 
 SIGMA = 0.5
 UNIT = 10.0**-DECIMALS
@@ -33,15 +38,20 @@ ATTEMPTS = 20_000
 IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
 
 
-def at(radius):
-    """A classifier with IMAGE at that distance inside its class 1."""
-    return HalfSpaces([1.2, -1.6], 2 * radius + 0.2)
+def at(radius, sigma=SIGMA):
+    """A sampler of a classifier that has IMAGE at that distance inside its class 1."""
+    return sampler_of(HalfSpaces([1.2, -1.6], 2 * radius + 0.2), IMAGE, sigma=sigma)
 
 
-def run(network, radii, **options):
+def answering(labels, num_classes=2):
+    """A sampler whose network answers to sample i of IMAGE what the list says."""
+    return sampler_of(ByNumber(labels, num_classes, IMAGE, SIGMA), IMAGE, num_classes=num_classes)
+
+
+def run(sampler, radii, **options):
     """certify_radii of IMAGE."""
-    plain = {"sigma": SIGMA, "num_classes": 2, "n0": 100, "max_n": 10_000, "failure_prob": 0.001, "seed": 0, "index": 0}
-    return certify_radii(network, IMAGE, radii=radii, **plain | options)
+    plain = {"n0": 100, "max_n": 10_000, "failure_prob": 0.001, "seed": 0, "index": 0}
+    return certify_radii(sampler, IMAGE, radii, **plain | options)
 
 
 def decisions(certificate):
@@ -68,31 +78,23 @@ def too_many(failures, attempts, failure_prob):
     return stats.binomtest(int(failures), attempts, failure_prob, alternative="greater").pvalue < 1e-6
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """The sample ranges that are drawn."""
-    ranges = []
+class Recorded:
+    """A sampler that keeps which samples were counted."""
 
-    def recording(*arguments, start, stop, **options):
-        ranges.append((start, stop))
-        return count_classes(*arguments, start=start, stop=stop, **options)
+    def __init__(self, sampler):
+        self.sampler, self.sigma, self.ranges = sampler, sampler.sigma, []
 
-    monkeypatch.setattr(sequential, "count_classes", recording)
-    return ranges
+    def stream(self, image, *, seed, index, start=0):
+        stream = self.sampler.stream(image, seed=seed, index=index, start=start)
+        count = stream.count
 
+        def recording(num):
+            if num:
+                self.ranges.append((stream.position, stream.position + num))
+            return count(num)
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """Lets a test say how many of the samples of each call hit class 1; the last number stays."""
-    shares = [1.0]
-
-    def answer(*_, start, stop, **__):
-        share = shares.pop(0) if len(shares) > 1 else shares[0]
-        hits = round(share * (stop - start))
-        return np.array([stop - start - hits, hits])
-
-    monkeypatch.setattr(sequential, "count_classes", answer)
-    return lambda *given: shares.__setitem__(slice(None), given)
+        stream.count = recording
+        return stream
 
 
 # --- the statistic -----------------------------------------------------------------------------------------------
@@ -213,21 +215,6 @@ def test_simulated_attempts_decide_wrongly_no_more_often_than_they_may(p0, max_n
     assert not any(too_many(failures, ATTEMPTS, prob) for failures in (*at_p0, below, above))
 
 
-def accepted_by_clopper_pearson(k, t, p0, failure_prob):
-    """The natural mistake: accept where the lower bound of a fixed number of samples, here t, exceeds p0."""
-    return stats.binom.sf(k - 1, t, p0) <= failure_prob
-
-
-@pytest.mark.parametrize("failure_prob", [0.001, 0.05])
-def test_clopper_pearson_at_every_look_would_show(failure_prob):
-    p0, honest, mistaken = 0.6, np.zeros(ATTEMPTS, dtype=bool), np.zeros(ATTEMPTS, dtype=bool)
-    for k, t in hits_at_looks(p0, 20_000):
-        honest |= decide(k, t, ndtri(p0), failure_prob, 1e-4) == "accept"
-        mistaken |= accepted_by_clopper_pearson(k, t, p0, failure_prob)
-    assert not too_many(honest.sum(), ATTEMPTS, failure_prob)
-    assert too_many(mistaken.sum(), ATTEMPTS, failure_prob)
-
-
 @pytest.mark.parametrize("p", [0.5, 0.7, 0.93])
 def test_p_lower_of_all_looks_together_is_below_p(p):
     above = np.zeros(ATTEMPTS, dtype=bool)
@@ -290,8 +277,8 @@ def test_radii_below_the_exact_one_are_accepted_and_those_above_rejected():
 
 
 def test_radii_scale_with_sigma():
-    assert decisions(run(at(0.5), [0.4, 0.6], sigma=0.25)) == ["accept", "reject"]
-    assert decisions(run(at(0.5), [0.4, 0.6], sigma=1.0)) == ["accept", "reject"]
+    assert decisions(run(at(0.5, 0.25), [0.4, 0.6])) == ["accept", "reject"]
+    assert decisions(run(at(0.5, 1.0), [0.4, 0.6])) == ["accept", "reject"]
 
 
 def test_the_other_side_of_the_border_is_another_class():
@@ -313,32 +300,47 @@ def test_a_radius_of_zero_is_an_answer_of_its_own():
     assert (certificate.predict, certificate.radius, decisions(certificate)) == (1, 0, ["accept"])
 
 
-def test_real_attempts_at_the_exact_radius_fail_no_more_often_than_they_say():
-    network = at(0.3)
-    certificates = [run(network, [0.3], n0=10, max_n=400, failure_prob=0.05, index=i) for i in range(400)]
-    assert not too_many(sum(c.predict == 1 for c in certificates), 400, 0.05)
-    assert len({c.counts[1] for c in certificates}) > 20, "each with noise of its own"
+def test_each_image_has_noise_of_its_own():
+    assert len({run(at(0.3), [0.3], n0=10, max_n=400, index=i).counts[1] for i in range(50)}) > 10
 
 
-def test_looks_grow_to_blocks_and_draw_each_sample_once(recorded):
+def test_looks_grow_to_blocks_and_draw_each_sample_once():
     assert looks(3000) == [50, 100, 200, 400, 800, 1000, 2000, 3000]
-    run(at(0.5), [0.5], n0=70, max_n=3000)
-    assert recorded == [(0, 70)] + [(70 + a, 70 + b) for a, b in zip([0, *looks(2000)], looks(3000), strict=True)]
-    assert all(stop - start <= BLOCK for start, stop in recorded)
+    sampler = Recorded(at(0.5))
+    run(sampler, [0.5], n0=70, max_n=3000)
+    assert sampler.ranges == [(0, 70)] + [(70 + a, 70 + b) for a, b in zip([0, *looks(2000)], looks(3000), strict=True)]
 
 
-def test_the_class_is_the_one_that_the_first_samples_choose(scripted):
-    scripted(0.1, 0.9)
-    certificate = run(at(0.5), [0, 0.2], n0=10)
+def test_selection_and_decisions_use_disjoint_samples():
+    """A network that names the samples: sample i is of class i, so that the counts say which were used."""
+    sampler = answering(range(870), 870)
+    certificate = run(sampler, [0.1], n0=70, max_n=800)
+    assert certificate.selected == 0
+    used = certificate.n
+    assert certificate.counts == [0] * 70 + [1] * used + [0] * (800 - used)
+    undecided = run(answering([0] * 70 + [*range(800)], 800), [0], n0=70, max_n=50, failure_prob=0.4, reject_prob=1e-99)
+    topped_up = run(
+        answering([0] * 70 + [*range(800)], 800),
+        [0],
+        n0=70,
+        max_n=200,
+        failure_prob=0.4,
+        reject_prob=1e-99,
+        earlier=undecided,
+    )
+    assert topped_up.counts == [1] * 200 + [0] * 600
+
+
+def test_the_class_is_the_one_that_the_first_samples_choose():
+    certificate = run(answering([0] * 6 + [1] * 4 + [1] * 500), [0, 0.2], n0=10)
     assert (certificate.selected, certificate.predict) == (0, ABSTAIN)
     assert decisions(certificate) == ["reject", "reject"]
-    assert certificate.p_lower < 0.1
+    assert certificate.p_lower == 0
 
 
-def test_what_was_decided_stays_whatever_follows(scripted):
+def test_what_was_decided_stays_whatever_follows():
     """All of the first 50 samples hit, none of the later ones."""
-    scripted(1.0, 1.0, 0.0)
-    certificate = run(at(0.5), [0.1, 0.3, 0.8])
+    certificate = run(answering([1] * 150 + [0] * 50), [0.1, 0.3, 0.8])
     accepted, also, rejected = certificate.answers
     assert (accepted, also) == (Answer(0.1, "accept", 50, 50), Answer(0.3, "accept", 50, 50))
     assert rejected == Answer(0.8, "reject", 50, 100)
@@ -349,53 +351,58 @@ def test_what_was_decided_stays_whatever_follows(scripted):
 # --- topping up --------------------------------------------------------------------------------------------------
 
 
+def through_a_table(certificate, radii):
+    """What a row that was written and read again says."""
+    return None if certificate is None else parse_row(format_row(7, 1, certificate), radii)
+
+
 @pytest.mark.parametrize("radius", [0.2, 0.45, 0.7])
-def test_topping_up_gives_what_an_uninterrupted_run_gives(radius, recorded):
-    radii, network = [0.1, 0.3, 0.4], at(radius)
-    for index in range(5):
-        recorded.clear()
-        whole = run(network, radii, max_n=8000, index=index)
-        drawn = recorded.copy()
-        recorded.clear()
-        topped_up = None
+def test_topping_up_gives_what_an_uninterrupted_run_gives(radius):
+    """Also when what was computed before comes from a row of a table."""
+    radii = [0.1, 0.3, 0.4]
+    for index in range(3):
+        sampler = Recorded(at(radius))
+        whole = run(sampler, radii, max_n=8000, index=index)
+        drawn, topped_up = sampler.ranges, None
+        sampler.ranges = []
         for max_n in (50, 100, 800, 2000, 2000, 3000, 8000):
-            topped_up = run(network, radii, max_n=max_n, index=index, earlier=topped_up)
+            topped_up = run(sampler, radii, max_n=max_n, index=index, earlier=through_a_table(topped_up, radii))
             assert topped_up.n <= max_n
         assert topped_up == whole
-        assert recorded == drawn
+        assert format_row(7, 1, topped_up) == format_row(7, 1, whole)
+        assert sampler.ranges == drawn
 
 
-def test_topping_up_continues_an_undecided_answer_and_draws_nothing_for_a_decided_one(recorded):
-    network = at(0.5)
-    short = run(network, [0.45], max_n=100)
+def test_topping_up_continues_an_undecided_answer_and_draws_nothing_for_a_decided_one():
+    sampler = Recorded(at(0.5))
+    short = run(sampler, [0.45], max_n=100)
     assert decisions(short) == ["undecided"]
-    recorded.clear()
-    long = run(network, [0.45], max_n=20_000, earlier=short)
+    sampler.ranges = []
+    long = run(sampler, [0.45], max_n=20_000, earlier=short)
     assert decisions(long) == ["accept"]
-    assert recorded[0] == (200, 300)
-    recorded.clear()
-    assert run(network, [0.45], max_n=100_000, earlier=long) == long
-    assert recorded == []
+    assert sampler.ranges[0] == (200, 300)
+    sampler.ranges = []
+    assert run(sampler, [0.45], max_n=100_000, earlier=long) == long
+    assert sampler.ranges == []
 
 
-def test_topping_up_keeps_what_was_accepted_though_the_counts_no_longer_would(scripted):
-    scripted(0.9)
-    short = run(at(0.5), [0.1, 0.45], max_n=50)
+def test_topping_up_keeps_what_was_accepted_though_the_counts_no_longer_would():
+    sampler = answering([1] * 100 + [1] * 45 + [0] * 755)
+    short = run(sampler, [0.1, 0.45], max_n=50)
     assert decisions(short) == ["accept", "undecided"]
     assert decide(45, 100, 0.1 / SIGMA, 0.001, 1e-4) == "undecided"
-    scripted(0.0)
-    assert decisions(run(at(0.5), [0.1, 0.45], max_n=800, earlier=short)) == ["accept", "reject"]
+    assert decisions(run(sampler, [0.1, 0.45], max_n=800, earlier=short)) == ["accept", "reject"]
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"radii": [0.1]}, {"radii": [0.1, 0.5]}, {"n0": 50}, {"sigma": 1.0}, {"failure_prob": 1e-9}],
+    [{"radii": [0.1]}, {"radii": [0.1, 0.5]}, {"n0": 50}, {"sampler": at(0.45, 1.0)}, {"failure_prob": 1e-9}],
 )
 def test_topping_up_with_other_radii_or_settings_is_refused(change):
     earlier = run(at(0.45), [0.1, 0.49], max_n=400)
     assert decisions(earlier) == ["accept", "undecided"]
     with pytest.raises(ValueError, match="image 0: the earlier certificate has other"):
-        run(at(0.45), **{"radii": [0.1, 0.49], "max_n": 800, "earlier": earlier} | change)
+        run(**{"sampler": at(0.45), "radii": [0.1, 0.49], "max_n": 800, "earlier": earlier} | change)
 
 
 def test_a_forged_acceptance_is_refused():
@@ -403,6 +410,30 @@ def test_a_forged_acceptance_is_refused():
     forged = replace(earlier, answers=[replace(earlier.answers[0], decision="accept")])
     with pytest.raises(ValueError, match="earlier certificate"):
         run(at(0.5), [0.45], max_n=800, earlier=forged)
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_says_all_that_the_certificate_says(tmp_path):
+    radii = [0.1, 0.3, 0.49, 0.9]
+    certificate = run(at(0.5), radii, max_n=800)
+    assert set(decisions(certificate)) == {"accept", "undecided", "reject"}
+    line = format_row(7, 1, certificate)
+    assert parse_row(line, radii) == certificate
+    assert table.samples(line) == certificate.n0 + certificate.n
+    table.write(tmp_path / "table.tsv", [line], COLUMNS)
+    row = pd.Series(table.read(tmp_path / "table.tsv").iloc[0])
+    assert (row["idx"], row["label"], row["predict"], row["correct"]) == (7, 1, 1, 1)
+    assert (row["radius"], row["n"], row["p_lower"]) == (certificate.radius, certificate.n, certificate.p_lower)
+    assert row["decisions"].split(" ") == decisions(certificate)
+    assert row["looks"].split(" ") == [f"{answer.k}/{answer.t}" for answer in certificate.answers]
+
+
+def test_a_row_of_other_radii_is_refused():
+    line = format_row(7, 1, run(at(0.5), [0.1, 0.3]))
+    with pytest.raises(ValueError, match="zip"):
+        parse_row(line, [0.1])
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -417,12 +448,23 @@ def test_radii_that_are_negative_unsorted_or_absent_are_refused(radii):
 
 
 @pytest.mark.parametrize("radius", [1.52, 3.0, float("inf")])
-def test_radii_that_no_outcome_can_certify_are_refused_by_name(radius, recorded):
+def test_radii_that_no_outcome_can_certify_are_refused_by_name(radius):
     """At sigma .5 and failure_prob .001, 10,000 samples reach 1.5168."""
+    sampler = Recorded(at(0.5))
     with pytest.raises(ValueError, match=f"radius {radius} cannot .* max_n = 10000 .* 0.001 .* at most 1.5168"):
-        run(at(0.5), [0.5, radius])
-    assert recorded == []
+        run(sampler, [0.5, radius])
+    assert sampler.ranges == []
     assert decisions(run(at(2.9), [1.5168])) == ["accept"]
+
+
+def test_the_certifiable_radii_are_those_that_are_not_refused():
+    radii = [0, 0.25, 0.5, 1.0, 1.5, 1.5168, 1.52, 3.0]
+    assert certifiable(radii, 10_000, 0.001, SIGMA) == [0, 0.25, 0.5, 1.0, 1.5, 1.5168]
+    assert certifiable(radii, 50, 0.001, SIGMA) == [0, 0.25]
+    assert certifiable([2.0], 50, 0.001, SIGMA) == []
+    largest = largest_preset_radius(50, 0.001, SIGMA)
+    assert certifiable([largest, largest + UNIT], 50, 0.001, SIGMA) == [largest]
+    assert decisions(run(answering([1] * 150), [largest], max_n=50)) == ["accept"]
 
 
 def test_a_radius_that_its_written_form_would_exceed_is_refused():
@@ -430,10 +472,20 @@ def test_a_radius_that_its_written_form_would_exceed_is_refused():
         run(at(0.5), [1 / 3])
 
 
-@pytest.mark.parametrize("max_n", [0, -50, 49, 51, 700, 801, 1001, 10_500])
-def test_a_size_that_is_no_look_is_refused(max_n):
-    with pytest.raises(ValueError, match=f"max_n is {max_n}: .* look"):
+@pytest.mark.parametrize(
+    ("max_n", "look"),
+    [(0, 50), (-50, 50), (49, 50), (51, 100), (700, 800), (801, 1000), (1001, 2000), (10_500, 11_000)],
+)
+def test_a_size_that_is_no_look_is_refused(max_n, look):
+    with pytest.raises(ValueError, match=f"n is {max_n}: .* the next one is at {look}$"):
+        check_size(max_n)
+    with pytest.raises(ValueError, match=f"n is {max_n}: .* look"):
         run(at(0.5), [0.1], max_n=max_n)
+
+
+def test_the_sizes_of_looks_are_accepted():
+    for max_n in [*looks(20_000), 100_000]:
+        check_size(max_n)
 
 
 def test_a_size_that_certifies_nothing_is_refused():
@@ -452,9 +504,12 @@ def test_probabilities_outside_their_range_are_refused(name, bad):
 def test_images_that_are_not_in_the_unit_interval_are_refused(bad):
     image = torch.full((1, 1, 2), bad)
     with pytest.raises(ValueError, match=r"image 5 .* outside \[0, 1\]"):
-        certify_radii(at(0.5), image, SIGMA, [0.1], num_classes=2, n0=10, max_n=50, failure_prob=0.001, seed=0, index=5)
+        certify_radii(at(0.5), image, [0.1], n0=10, max_n=50, failure_prob=0.001, seed=0, index=5)
 
 
-def test_logits_that_are_not_finite_are_refused():
-    with pytest.raises(FloatingPointError, match="image 3: a logit is not finite"):
-        run(HalfSpaces([1.0, 1.0], float("nan")), [0.1], index=3)
+@pytest.mark.parametrize("broken", [0, 99, 100, 149, 180])
+def test_a_single_logit_that_is_not_finite_is_refused(broken):
+    labels = np.tile([0, 1], 450)
+    labels[broken] = -1
+    with pytest.raises(FloatingPointError, match="image 0: a logit is not finite"):
+        run(answering(labels), [0.1], max_n=800)

@@ -8,6 +8,7 @@ radius. The margins are those where failures are as likely as allowed: just belo
 import functools
 from itertools import cycle
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ from components.certification.sequential import (
     largest_preset_radius,
     next_look,
 )
-from components.certification.table import ABSTAIN, Certificate
+from components.certification.table import ABSTAIN, Certificate, format_row
 from tests.half_spaces import HalfSpaces, sampler_of
 
 IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
@@ -182,6 +183,37 @@ def test_attempts_one_by_one_fail_no_more_often_than_they_say_either():
     failed = failures(certify_image, sampler, truth, 500, n0=20, n=200, failure_prob=0.05)
     assert not too_many(failed, 500, 0.05)
     assert failed > 0.02 * 500
+
+
+def probability_of_at_least(k, n, p):
+    """The binomial tail, to the digits that mpmath works with; k above n p, where the terms fall."""
+    term = mpmath.binomial(n, k) * p**k * (1 - p) ** (n - k)
+    total = term
+    for i in range(k, n):
+        term *= (n - i) * p / ((i + 1) * (1 - p))
+        total += term
+        if term < total * mpmath.mpf(10) ** -30:
+            break
+    return total
+
+
+@pytest.mark.parametrize("failure_prob", [0.001, 0.05])
+@pytest.mark.parametrize("sigma", [0.12, 0.25, 0.37, 1.0])
+def test_the_radius_in_the_table_is_not_above_the_exact_one_of_its_counts(sigma, failure_prob):
+    """In 50 digits: at the p of the radius as it is written, so many hits are at most as likely as failure_prob; at that
+    of a radius larger by a few units of the last decimals of bound and radius they are more likely."""
+    rng = np.random.default_rng(0)
+    options = {"n0": 20, "failure_prob": failure_prob, "seed": 0, "index": 0}
+    for n in (100, 1000, 100_000):
+        for k in (certify.hits_needed(n, failure_prob), *rng.integers(0.6 * n, n, 4).tolist(), n):
+            attempt = Attempts(np.repeat([1, 1, 0], [20, k, n - k])[None], sigma)
+            certificate = certify_image(attempt, IMAGE, n=n, **options)
+            assert certificate.predict == 1
+            with mpmath.workdps(50):
+                written = mpmath.mpf(format_row(0, 1, certificate).split("\t")[3])
+                unit = 1e-9 * (1 + sigma / mpmath.npdf(written / sigma))
+                assert probability_of_at_least(k, n, mpmath.ncdf(written / sigma)) <= failure_prob
+                assert probability_of_at_least(k, n, mpmath.ncdf((written + 3 * unit) / sigma)) > failure_prob
 
 
 # --- what would be wrong with it ---------------------------------------------------------------------------------
