@@ -36,7 +36,7 @@ class Processes:
         return (share.last - share.first) / (share.total * self.copies)
 
     def add_up(self, tensors: list[Tensor]) -> None:
-        """Replace float32 tensors by their sums over all processes, in one message."""
+        """Replace tensors by their sums over all processes, in one message."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -94,8 +94,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        values = input.float()
-        count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = values.new_full((1,), values.numel() / values.shape[1])
         sums = _Sum.apply(torch.cat([values.sum((0, 2, 3)), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1].detach()
         centred = values - mean[:, None, None]
@@ -127,7 +127,7 @@ def share_batch_norm(network: nn.Module, processes: Processes) -> None:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum, device=child.weight.device)
+                shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum).to(child.weight)
                 shared.load_state_dict(child.state_dict())
                 shared.processes = processes
                 setattr(module, name, shared)
