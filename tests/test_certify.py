@@ -180,7 +180,7 @@ def test_futility_grows_with_the_misses_and_never_holds_at_half_the_hits():
         answers = [is_futile(k, t, 100_000, 0.001) for k in range(0, t // 2 + 1, t // 50)]
         assert answers == sorted(answers, reverse=True)
         assert answers[0]
-        assert not is_futile(t // 2 + 1, t, 100_000, 0.001)
+        assert not is_futile(t // 2 + 1, t, t + 1, 0.001), "though one sample more cannot help"
 
 
 # --- prediction without a radius ---------------------------------------------------------------------------------

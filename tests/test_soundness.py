@@ -200,8 +200,8 @@ def probability_of_at_least(k, n, p):
 @pytest.mark.parametrize("failure_prob", [0.001, 0.05])
 @pytest.mark.parametrize("sigma", [0.12, 0.25, 0.37, 1.0])
 def test_the_radius_in_the_table_is_not_above_the_exact_one_of_its_counts(sigma, failure_prob):
-    """In 50 digits: at the p of the radius as it is written, so many hits are at most as likely as failure_prob; at that
-    of a radius larger by a few units of the last decimals of bound and radius they are more likely."""
+    """In 50 digits: at the p of the radius as it is written, so many hits are at most as likely as failure_prob; at
+    that of a radius larger by a few units of the last decimals of bound and radius they are more likely."""
     rng = np.random.default_rng(0)
     options = {"n0": 20, "failure_prob": failure_prob, "seed": 0, "index": 0}
     for n in (100, 1000, 100_000):
