@@ -50,7 +50,7 @@ def certify_image(
         while look < n:
             counts += stream.count(look - int(counts.sum()))
             if is_futile(int(counts[selected]), look, n, failure_prob):
-                # No bound is stated: Clopper-Pearson does not hold at a stopping time.
+                # No bound is stated: Clopper-Pearson is for a size that was fixed beforehand.
                 return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower=0.0)
             look *= 2
     counts += stream.count(n - int(counts.sum()))
