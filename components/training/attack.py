@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from components.training.folding import fold_batch_norm
+from components.training.folding import fold
 
-CHUNK = 64
+CHUNK = 128
 """Noisy images per forward on a CPU, so that what lies between two layers fits its caches; a GPU takes all at once."""
 
 
@@ -32,7 +32,7 @@ def smoothed_ascent(
     """
     was_training = network.training
     network.eval()
-    classify = fold_batch_norm(network)
+    classify = fold(network)
     chunk = len(images) if images.is_cuda else max(1, CHUNK // len(noise))  # images are independent of each other
     path = [images]
     for _ in range(steps):
