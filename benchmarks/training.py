@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ def compare(case: str, turns: int, threads: int) -> dict[str, object]:
     pixels = torch.randint(0, 256, (4 * BATCH, *shape), dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (4 * BATCH,))
     mix = SmoothMix(m, ATTACK_STEPS, step_size=1.0, mix_weight=5.0, clean_step=1, attack_radius=None)
-    settings = Train("smoothmix", case, 10**6, BATCH, 0.01, 10**6, "textbook", 10, threads, mix)
+    network: Any = case
+    settings = Train("smoothmix", network, 10**6, BATCH, 0.01, 10**6, "textbook", 10, threads, mix)
     steps = {
         "ours": ours(build(case).to(device), pixels.to(device), labels.to(device), settings),
         "plain": plain(build(case).to(memory_format=torch.contiguous_format).to(device), pixels, labels, m, device),

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from components import networks
 from components.training.attack import project, smoothed_ascent
+from components.training.folding import FoldedConvolution, fold
 
 WEIGHTS = torch.tensor([3.0, -4.0, 0.0, 0.0])
 
@@ -68,6 +70,48 @@ def test_the_network_is_left_as_it_was(training):
     assert all(module.training == training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(points.requires_grad for points in path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("lenet", (1, 28, 28)),
+        ("lenet", (1, 18, 21)),
+        ("lenet", (3, 16, 16)),
+        ("resnet20", (3, 32, 32)),
+        ("resnet50", (3, 64, 64)),
+    ],
+)
+def test_the_folded_network_is_the_same_function_with_the_same_gradient_and_follows_the_training(name, shape):
+    torch.manual_seed(0)
+    network = networks.build(name, shape, 10, [0.4] * shape[0], [0.2] * shape[0]).double()
+    folded = fold(network.eval())
+    for _ in range(2):
+        with torch.no_grad():  # another step of a training, and other statistics
+            for parameter in network.parameters():
+                parameter.add_(0.1 * parameter.std() * torch.randn_like(parameter))
+        network.train()(torch.rand(8, *shape, dtype=torch.float64))
+        network.eval()
+        gradients = []
+        for function in (network, folded):
+            images = torch.rand(
+                2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+            ).requires_grad_()
+            logits = function(images)
+            gradients.append((logits.detach(), *torch.autograd.grad(logits.square().sum(), images)))
+        torch.testing.assert_close(*gradients)
+    assert fold(network) is folded
+
+
+def test_batch_norm_and_the_pooling_of_one_channel_are_folded():
+    kinds = [
+        [type(module).__name__ for module in fold(networks.build(name, shape, 10).eval()).children()]
+        for name, shape in (("lenet", (1, 28, 28)), ("lenet", (3, 32, 32)))
+    ]
+    assert [names.count("PooledConvolution") for names in kinds] == [1, 0]
+    folded = fold(networks.build("resnet20", (3, 32, 32), 10).eval())
+    assert sum(node.op == "call_module" and "bn" in node.target for node in folded.graph.nodes) == 0
+    assert sum(isinstance(module, FoldedConvolution) for module in folded.modules()) == 21
 
 
 def test_only_longer_steps_are_shortened_to_the_radius():

@@ -185,6 +185,7 @@ def fit(
         last_step = training.step + len(steps) - 1
         batches = training_views(pixels, own_rows, seed, epoch)
         for step, (share, rows, batch) in enumerate(zip(shares, own_rows, batches, strict=True), training.step):
+            processes.turn_to(share)
             if settings.augment == "crop_flip":
                 batch = augmented(batch, Draws(seed, epoch, step, labels.device, share, use="augment"))
             draws = Draws(seed, epoch, step, labels.device, share)

@@ -25,14 +25,17 @@ class Processes:
         return self.rank == 0
 
     def share(self, total: int) -> Share:
-        """This process's part of a group; all of it where there are fewer images than processes."""
-        self.copies = self.size if total < self.size else 1
-        if self.copies > 1:
+        """This process's part of a group of `total` images; all of it where there are fewer images than processes."""
+        if total < self.size:
             return Share(0, total, total)
         return Share(total * self.rank // self.size, total * (self.rank + 1) // self.size, total)
 
+    def turn_to(self, share: Share) -> None:
+        """Make the group of `share` the current one."""
+        self.copies = self.size if share.total < self.size else 1
+
     def weight(self, share: Share) -> float:
-        """The part of the group's mean that the mean over `share` stands for."""
+        """The part of the current group's mean that the mean over `share` stands for."""
         return (share.last - share.first) / (share.total * self.copies)
 
     def add_up(self, tensors: list[Tensor]) -> None:
