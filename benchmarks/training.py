@@ -10,19 +10,21 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from components import networks
+from components import networks, params
 from components.device import available_cores, use_device
 from components.params import SmoothMix, Train
 from components.training.fit import Training, fit, make_optimizer
+from pipelines import artifacts
 
 BATCH, SIGMA, CLASSES, ATTACK_STEPS = 256, 0.5, 10, 4
 CASES = {"lenet": ((1, 28, 28), 4), "resnet20": ((3, 32, 32), 2)}
@@ -46,8 +48,20 @@ def compare(case: str, turns: int, threads: int) -> dict[str, object]:
     pixels = torch.randint(0, 256, (4 * BATCH, *shape), dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (4 * BATCH,))
     mix = SmoothMix(m, ATTACK_STEPS, step_size=1.0, mix_weight=5.0, clean_step=1, attack_radius=None)
-    network: Any = case
-    settings = Train("smoothmix", network, 10**6, BATCH, 0.01, 10**6, "textbook", 10, threads, mix)
+    recipe = params.load(artifacts.PARAMS).train  # what is not named here does not matter
+    settings = replace(
+        recipe,
+        method="smoothmix",
+        network=cast(Any, case),
+        epochs=10**6,
+        batch_size=BATCH,
+        decay_every=10**6,
+        warmup_epochs=10,
+        threads=threads,
+        precision="float32",
+        augment="none",
+        smoothmix=mix,
+    )
     steps = {
         "ours": ours(build(case).to(device), pixels.to(device), labels.to(device), settings),
         "plain": plain(build(case).to(memory_format=torch.contiguous_format).to(device), pixels, labels, m, device),

@@ -97,6 +97,8 @@ def test_shares_hold_every_image_once_and_weigh_as_much_as_they_hold():
         processes = [Processes(rank, size) for rank in range(size)]
         shares = [one.share(total) for one in processes]
         assert [row for share in shares for row in range(share.first, share.last)] == list(range(total))
+        for one, share in zip(processes, shares, strict=True):
+            one.turn_to(share)
         weights = [one.weight(share) for one, share in zip(processes, shares, strict=True)]
         assert sum(weights) == pytest.approx(1)
         assert weights == pytest.approx([(share.last - share.first) / total for share in shares])
@@ -105,4 +107,6 @@ def test_shares_hold_every_image_once_and_weigh_as_much_as_they_hold():
 def test_a_group_smaller_than_the_processes_is_whole_in_each():
     processes = [Processes(rank, 3) for rank in range(3)]
     assert [one.share(2)[:2] for one in processes] == [(0, 2)] * 3
+    for one in processes:
+        one.turn_to(one.share(2))
     assert sum(one.weight(one.share(2)) for one in processes) == pytest.approx(1)

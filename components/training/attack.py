@@ -10,13 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from components.training.draws import Draws
-from components.training.folding import fold_batch_norm
-from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
-=======
 from components.training.folding import fold
->>>>>>> training
+from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
 
 CHUNK = 128
 """Noisy images per forward on a CPU, so that what lies between two layers fits its caches; a GPU takes all at once."""
@@ -41,13 +37,6 @@ def smoothed_ascent(
         noise: (m, B, C, H, W), already scaled by sigma.
         radius: radius of an L2 ball around `images` to stay in, or None.
     """
-<<<<<<< HEAD
-=======
-    was_training = network.training
-    network.eval()
-    classify = fold(network)
-    chunk = len(images) if images.is_cuda else max(1, CHUNK // len(noise))  # images are independent of each other
->>>>>>> training
     path = [images]
     with eval_mode(network) as classifier:
         for _ in range(steps):
@@ -104,11 +93,11 @@ def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, its batch norms folded; afterwards it is in the mode it was in."""
+    """The network in eval mode, its layers folded; afterwards it is in the mode it was in."""
     was_training = network.training
     network.eval()
     try:
-        yield fold_batch_norm(network)
+        yield fold(network)
     finally:
         network.train(was_training)
 
