@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 bad parameters or usage, 75 stopped early with i
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -139,4 +140,8 @@ def launch(processes: int, stage: Callable[..., None], params: Params, options: 
 
 
 def _in_worker(stage: Callable[..., None], params: Params, options: dict[str, Any]) -> int:
-    return guard(stage, params, **options)
+    code = guard(stage, params, **options)
+    launcher = multiprocessing.parent_process()
+    if launcher is not None and not launcher.is_alive():
+        os._exit(code)  # torch would wait for ever to hand the result over
+    return code

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,21 @@ def change(workspace, **changes):
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing_running():
+    yield
+    for process in STARTED:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    STARTED.clear()
+
+
 def start(workspace, *options):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.train", "--sigma", str(SIGMA), *options],
         cwd=workspace,
         env=os.environ | {"PYTHONPATH": f"{workspace / 'no_mlflow'}{os.pathsep}{ROOT}"},
@@ -90,6 +104,8 @@ def start(workspace, *options):
         text=True,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def finish(process):
@@ -219,9 +235,17 @@ def test_a_training_killed_at_twenty_random_moments_ends_with_the_same_weights(w
 
 
 def workers(process):
-    """The processes that train, of those in the launcher's session."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "-s", str(process.pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
+    """The processes that train: the launcher's children but for multiprocessing's own."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.fixture
@@ -262,7 +286,10 @@ def test_stopping_the_launcher_stops_its_processes(in_two, number):
     process.send_signal(number)
     result = finish(process)
     assert result.returncode == (-9 if number == signal.SIGKILL else 75), result.stderr
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    end = time.monotonic() + 10
+    while any(map(running, pids)):
+        assert time.monotonic() < end, "processes are left behind"
+        time.sleep(0.05)
     assert_no_outs(in_two)
 
 
