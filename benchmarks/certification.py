@@ -87,9 +87,14 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         "start_s": round(start_seconds, 1),
         "block": sampler.block,
         "cores": available_cores(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
         "torch": torch.__version__,
     }
+
+
+def cpu_name() -> str:
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
+    return str(capabilities.get("cpu_name") or platform.machine())
 
 
 def certify_ours(sampler: Sampler, images: Tensor, n: int) -> list[Any]:
