@@ -213,7 +213,7 @@ class Certify:
     every: Count
     """Certify every k-th test image."""
     compile: bool
-    """Run the network compiled for this machine: worth its half minute from some 1e7 samples on."""
+    """Run the network compiled for this machine: worth the compiling on long certifications."""
     processes: Count
     """Processes that share the images; one table comes out, the same for any number."""
 

@@ -1,9 +1,6 @@
 """Prepare the data: read the source, check its pixels, enlarge, split, describe. A failure leaves the earlier data."""
 
-from pathlib import Path
-
-from components.data.manifest import Manifest
-from components.data.prepared import Description, Split, prepare, save_description, save_split
+from components.data.prepared import prepare, save_description, save_split
 from components.data.sources import SOURCES
 from components.files import replaced
 from components.params import Params
@@ -20,23 +17,16 @@ def run(params: Params) -> None:
         enlarge=settings.enlarge,
         seed=params.seed,
     )
-    with replaced(artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION) as places:
-        write(train, test, description, *places)
+    with replaced(artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION) as (
+        to_train,
+        to_test,
+        to_description,
+    ):
+        save_split(train, to_train)
+        save_split(test, to_test)
+        save_description(description, to_description)
     counts = f"{description.train_images} training and {description.test_images} test images"
     print(f"prepared {counts} from {description.origin}")
-
-
-def write(
-    train: Split | Manifest,
-    test: Split | Manifest,
-    description: Description,
-    train_folder: Path,
-    test_folder: Path,
-    description_path: Path,
-) -> None:
-    save_split(train, train_folder)
-    save_split(test, test_folder)
-    save_description(description, description_path)
 
 
 if __name__ == "__main__":

@@ -185,9 +185,9 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
         try:
             for images in steps:
                 due = schedule.due(stop_asked=stop_asked(), epoch_done=training.step == 0)
-                if due >= REPORT:
+                if due == REPORT:
                     training.check_finite()
-                if due >= SAVE:
+                elif due >= SAVE:  # which checks too
                     save_checkpoint(training, job)
                 told.after_step(images, due)
                 if due == STOP and training.epoch < job.settings.epochs:

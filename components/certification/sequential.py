@@ -20,6 +20,7 @@ contradict each other; and sampling may stop and go on for any reason.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -96,7 +97,7 @@ def format_row(index: int, label: int, certificate: RadiiCertificate) -> str:
 
 def parse_row(line: str, radii: Sequence[float]) -> RadiiCertificate:
     """The certificate that `format_row` wrote for these radii."""
-    values = dict(zip(COLUMNS, line.rstrip("\n").split("\t"), strict=True))
+    values = table.values_of(line, COLUMNS)
     decisions, looks = values["decisions"].split(" "), values["looks"].split(" ")
     answers = [
         Answer(radius, cast(Decision, decision), *map(int, look.split("/")))
@@ -134,13 +135,7 @@ def certify_radii(
         FloatingPointError: a logit is not finite.
     """
     check(radii, max_n, sampler.sigma, failure_prob, reject_prob)
-
-    def look(answer: Answer, k: int, t: int) -> Answer:
-        if answer.decision != "undecided":
-            return answer
-        z = answer.radius / sampler.sigma
-        return Answer(answer.radius, decide(k, t, z, failure_prob, reject_prob).item(), k, t)
-
+    look = partial(look_at, sigma=sampler.sigma, failure_prob=failure_prob, reject_prob=reject_prob)
     if earlier is None:
         stream = sampler.stream(image, seed=seed, index=index)
         selected, t, counts = int(stream.count(n0).argmax()), 0, stream.count(0)
@@ -160,6 +155,14 @@ def certify_radii(
     # Sound at every look: also at those that accepted, whose bound is not below the accepted radii's p0.
     p_lower = max(anytime_lower_bound(k, t, failure_prob) for k, t in {(answer.k, answer.t) for answer in answers})
     return RadiiCertificate(selected, answers, counts.tolist(), n0, p_lower)
+
+
+def look_at(answer: Answer, k: int, t: int, *, sigma: float, failure_prob: float, reject_prob: float) -> Answer:
+    """The answer after a look at `k` hits in `t` samples: what was decided stays."""
+    if answer.decision != "undecided":
+        return answer
+    decision = decide(k, t, answer.radius / sigma, failure_prob, reject_prob).item()
+    return Answer(answer.radius, decision, k, t)
 
 
 def next_look(t: int) -> int:

@@ -75,14 +75,19 @@ def format_row(index: int, label: int, certificate: Row) -> str:
 
 def score(line: str) -> float:
     """What a row adds to the ACR: its radius where the right class is certified, else 0."""
-    fields = line.split("\t")
-    return float(fields[3]) * int(fields[4])
+    row = values_of(line)
+    return float(row["radius"]) * int(row["correct"])
 
 
 def samples(line: str) -> int:
     """How many samples a row took."""
-    fields = line.split("\t")
-    return int(fields[7]) + int(fields[8])
+    row = values_of(line)
+    return int(row["n0"]) + int(row["n"])
+
+
+def values_of(line: str, columns: list[str] = COLUMNS) -> dict[str, str]:
+    """A row's values by column; what it has beyond the columns is left out."""
+    return dict(zip(columns, line.rstrip("\n").split("\t"), strict=False))
 
 
 class PartialTable:

@@ -35,8 +35,10 @@ def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any])
         identity: what the table is a function of: mode, sigma, n, failure_prob, and the preset radii if any.
     """
     n = identity["n"]
+    if "n" not in table:  # in the field's form, where every image got all samples
+        table = table.assign(n=n)
     common = {"mode": identity["mode"], "sigma": identity["sigma"], "images": len(table), "n": n}
-    common |= {"mean_n": float(table.get("n", pd.Series(n)).mean()), "failure_prob": identity["failure_prob"]}
+    common |= {"mean_n": float(table["n"].mean()), "failure_prob": identity["failure_prob"]}
     if identity["mode"] == "sequential":
         own = preset_radii_metrics(table, identity["radii"])
     else:
@@ -57,7 +59,7 @@ def reference_metrics(table: pd.DataFrame, radii: list[float], identity: dict[st
         "constant_classifier_acr": float(shares.max() * largest),
         "clean_accuracy": float(is_correct(table).mean()),
         "abstention": float((table["predict"] == ABSTAIN).mean()),
-        "stopped_early": float((table.get("n", pd.Series(identity["n"])) < identity["n"]).mean()),
+        "stopped_early": float((table["n"] < identity["n"]).mean()),
         "certified_accuracy": {str(radius): certified_accuracy(table, radius) for radius in radii},
     }
 
