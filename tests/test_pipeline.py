@@ -355,7 +355,7 @@ def kill_when(ready: Callable[[], object], project: Path, command: list[str]) ->
 
 def test_the_flow_names_the_stage_that_failed_and_its_last_lines(project, tmp_path):
     copy = copy_results(project, tmp_path)
-    edit(copy / "pipelines/prepare.py", {"    save_split\\(train,": "    train.labels[11] = 77\n    save_split(train,"})
+    edit(copy / "pipelines/prepare.py", {"( +)save_split\\(train,": r"\1train.labels[11] = 77\n\1save_split(train,"})
     result = run(copy, sys.executable, "-m", "pipelines.flow", "run")
     assert result.returncode == 1
     assert "error: stage validate exited with" in result.stderr
