@@ -1,5 +1,6 @@
 """Under which circumstances a result was made: facts for a reader, on which no result depends."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -8,9 +9,9 @@ import torch
 
 
 def provenance() -> dict[str, str]:
-    """Commit, hardware and versions of this process."""
+    """Commit, hardware and versions of this process; where there is no repository, GIT_COMMIT may name the commit."""
     return {
-        "git_commit": _git("rev-parse", "HEAD") or "none",
+        "git_commit": _git("rev-parse", "HEAD") or os.environ.get("GIT_COMMIT", "none"),
         "git_state": "clean" if _git("status", "--porcelain", "--untracked-files=no") == "" else "uncommitted changes",
         "python": platform.python_version(),
         "torch": version("torch"),

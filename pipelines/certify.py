@@ -4,6 +4,7 @@ Several processes share the images under torchrun, or with `certify.processes`; 
 """
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +35,11 @@ from components.model_card import ModelCard
 from components.params import Certify, Params
 from components.progress import Progress
 from pipelines import artifacts
-from pipelines.command import run_stage_at_sigma
+from pipelines.command import StoppedEarly, add_max_minutes, run_stage_at_sigma
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    add_max_minutes(parser)
     parser.add_argument(
         "--merge",
         type=Path,
@@ -48,7 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(params: Params, sigma: float, merge: Sequence[Path] = ()) -> None:
+def run(params: Params, sigma: float, max_minutes: float = math.inf, merge: Sequence[Path] = ()) -> None:
+    deadline = time.monotonic() + 60 * max_minutes
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
     network, card = trained_model.load(artifacts.model(sigma), device)
@@ -76,11 +79,13 @@ def run(params: Params, sigma: float, merge: Sequence[Path] = ()) -> None:
                 print(f"{rows.merge(folder)} new rows from {folder}")
         together(size)
         rows.lines = rows.reread()
-        certify_missing(procedure, sampler, rows, split, indices[rank::size], description.max_value)
+        certify_missing(procedure, sampler, rows, split, indices[rank::size], description.max_value, deadline)
         rows.close()
         together(size)
+    lines = rows.reread()
+    if missing := sum(index not in lines for index in indices):
+        raise StoppedEarly(f"stopped after {len(indices) - missing} of {len(indices)} images")
     if rank == 0:
-        lines = rows.reread()
         table.write(artifacts.certificates(sigma), (lines[index] for index in indices), procedure.columns)
         write_json(artifacts.certificates_identity(sigma), identity)
 
@@ -111,8 +116,9 @@ def certify_missing(
     split: Split | FileSplit,
     indices: Sequence[int],
     max_value: int,
+    deadline: float,
 ) -> None:
-    """Certify those of the images that have no row yet, and add their rows."""
+    """Certify those of the images that have no row yet, and add their rows; no further ones after the deadline."""
     missing = [index for index in indices if index not in rows.lines]
     earlier = earlier_rows(rows.identity)
     images = ((index, to_unit_interval(torch.from_numpy(split.image(index)), max_value)) for index in missing)
@@ -129,6 +135,8 @@ def certify_missing(
             line = procedure.format_row(index, int(split.labels[index]), certificate)
             rows.append(index, line)
             progress.advance(note=running.add(line))
+            if time.monotonic() >= deadline:
+                break
 
 
 class RunningMetrics:

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 bad parameters or usage, 75 stopped early with i
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import signal
@@ -69,6 +70,21 @@ def run_stage_at_sigma(
     if processes(params) > 1 and not started_by_torchrun:
         sys.exit(launch(processes(params), stage, params, options))
     sys.exit(guard(stage, params, **options))
+
+
+def add_max_minutes(parser: argparse.ArgumentParser) -> None:
+    """The time budget of a stage that can go on later."""
+    parser.add_argument(
+        "--max-minutes", type=positive, default=math.inf, help="then save and stop with exit code 75 (default: never)"
+    )
+
+
+def positive(text: str) -> float:
+    """A number > 0 on a command line."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number > 0")
+    return value
 
 
 def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:

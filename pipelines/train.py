@@ -1,7 +1,6 @@
 """Train at one noise level; continues from the newest checkpoint of the same parameters, data and code."""
 
 import argparse
-import math
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from components.training.checks import check_data
 from components.training.fit import Training, fit, images_per_epoch, make_optimizer
 from components.training.processes import Processes, joined, share_batch_norm
 from pipelines import artifacts
-from pipelines.command import StoppedEarly, run_stage_at_sigma, stop_requests
+from pipelines.command import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
 
 REPORT_EVERY_SECONDS = 1.0
 NOTHING, REPORT, SAVE, STOP = range(4)
@@ -39,19 +38,10 @@ NOTHING, REPORT, SAVE, STOP = range(4)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What changes when a training stops or saves, never what it ends with."""
+    add_max_minutes(parser)
     parser.add_argument(
-        "--max-minutes", type=_positive, default=math.inf, help="then save and stop with exit code 75 (default: never)"
+        "--checkpoint-seconds", type=positive, default=60.0, help="between two checkpoints (default: %(default)g)"
     )
-    parser.add_argument(
-        "--checkpoint-seconds", type=_positive, default=60.0, help="between two checkpoints (default: %(default)g)"
-    )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number > 0")
-    return value
 
 
 @dataclass(frozen=True)

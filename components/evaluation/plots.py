@@ -35,5 +35,12 @@ def render(spec: dict[str, Any], png: Path, html: Path) -> None:
     """Write the plot as PNG and as one self-contained HTML page."""
     import vl_convert
 
-    png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    render_png(spec, png)
     html.write_text(vl_convert.vegalite_to_html(spec, bundle=True))
+
+
+def render_png(spec: dict[str, Any], png: Path) -> None:
+    """Write a Vega-Lite plot as PNG."""
+    import vl_convert
+
+    png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))

@@ -1,0 +1,143 @@
+"""The driver of the published experiments: budgets, kills, changes of machine, and the way into DVC's workspace."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.paper.page import departures, rankings, write_page
+from benchmarks.paper.runs import Plan, scaled
+from components.params import ParamsError
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--recipe", "recipes/digits.yaml", "--methods", "gaussian", "--sigmas", "0.5", "--epochs", "3"]
+SMALL += ["--set", "certify.n=200", "certify.every=30"]
+
+
+def paper(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.paper", *map(str, arguments)]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def outcome(run: Path) -> list[bytes]:
+    """What a run comes to: weights and table."""
+    return [(run / name).read_bytes() for name in ("models/0.5/weights.safetensors", "certificates/0.5/table.tsv.gz")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "digits"
+    result = paper("run", *SMALL, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out / "gaussian/0.5"
+
+
+def test_fewer_epochs_take_decay_and_warm_up_along():
+    recipe = yaml.safe_load((ROOT / "recipes/mnist.yaml").read_text())["train"]
+    assert scaled(recipe, 9) == {"epochs": 9, "decay_every": 3, "warmup_epochs": 1}
+    assert scaled(recipe, 1) == {"epochs": 1, "decay_every": 1, "warmup_epochs": 1}
+
+
+def test_an_unknown_parameter_is_refused_by_name_before_anything_is_made(tmp_path):
+    plan = Plan(ROOT / "recipes/digits.yaml", tmp_path / "out", None, {"certify.nn": "5"}, None, None)
+    with pytest.raises(ParamsError, match=r"certify\.nn"):
+        plan.params("gaussian", None)
+    result = paper("run", *SMALL[:-2], "train.epohcs=3", "--out", tmp_path / "out")
+    assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "train.epohcs" in result.stderr
+
+
+def test_the_page_names_every_departure_and_both_rankings(tmp_path):
+    for method in ("gaussian", "smoothmix"):
+        raw = Plan(ROOT / "recipes/mnist.yaml", tmp_path, 9, {"certify.every": "20"}, None, None).params(
+            method, ["0.5"]
+        )
+        (tmp_path / method / "0.5").mkdir(parents=True)
+        (tmp_path / method / "0.5/params.yaml").write_text(yaml.safe_dump(raw))
+    runs = pd.DataFrame({"method": ["gaussian", "smoothmix"], "sigma": 0.5, "acr": [1.2, 1.4]})
+    (line,) = departures(tmp_path, "mnist", runs)
+    for words in ("`train.epochs` 9 instead of 90", "`certify.every` 20 instead of 1", "`train.decay_every` 3"):
+        assert words in line
+    assert "seed" not in line
+    published = pd.read_csv(ROOT / "results/published.csv")
+    assert (
+        "here smoothmix > gaussian; published smoothmix > gaussian (rank correlation 1.00)"
+        in rankings(runs, "mnist", published)[0]
+    )
+
+
+def test_a_page_of_nothing_is_refused(tmp_path):
+    (tmp_path / "published.csv").write_text("dataset,method,sigma,acr\n")
+    with pytest.raises(ValueError, match="no finished run"):
+        write_page(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_budget_ends_a_run_with_75_and_another_machine_goes_on_from_its_pack(whole, tmp_path):
+    packs = tmp_path / "packs"
+    result = paper("run", *SMALL, "--out", tmp_path / "first/digits", "--packs", packs, "--max-minutes", "0.15")
+    assert result.returncode == 75, result.stderr
+    assert "run the same command again" in result.stderr
+    shutil.rmtree(tmp_path / "first")
+    result = paper("run", *SMALL, "--out", tmp_path / "second/digits", "--packs", packs)
+    assert result.returncode == 0, result.stderr
+    assert outcome(tmp_path / "second/digits/gaussian/0.5") == outcome(whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(whole, tmp_path):
+    run = tmp_path / "digits/gaussian/0.5"
+    command = [sys.executable, "-m", "benchmarks.paper", "run", *SMALL, "--out", str(tmp_path / "digits")]
+    for landmark in (".state/checkpoints/*/*", ".state/partial_tables/*/rows-*.tsv"):
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(run.glob(landmark)):
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = paper("run", *SMALL, "--out", tmp_path / "digits")
+    assert result.returncode == 0, result.stderr
+    assert "continuing" in result.stdout or (run / "run.json").exists()
+    assert outcome(run) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
+    before = outcome(whole)
+    again = paper("run", *SMALL, "--out", whole.parents[1])
+    assert (again.returncode, "finished before" in again.stdout) == (0, True)
+    other = paper("run", *SMALL, "seed=3", "--out", whole.parents[1])
+    assert (other.returncode, "other parameters" in other.stderr) == (1, True)
+    assert outcome(whole) == before
+    facts = json.loads((whole / "run.json").read_text())
+    assert {"seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
+
+
+@pytest.mark.slow
+def test_an_adopted_run_is_up_to_date_for_dvc_and_is_registered(whole, tmp_path):
+    from test_pipeline import copy_project, edit, run, stages_run
+
+    folder = copy_project(tmp_path)
+    recipe = (whole / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(recipe)
+    result = run(folder, sys.executable, "-m", "benchmarks.paper", "adopt", str(whole))
+    assert (result.returncode, "dvc repro validate" in result.stderr) == (1, True)  # no data yet
+    assert stages_run(run(folder, "dvc", "repro", "validate")) == ["prepare", "validate"]
+    edit(folder / "params.yaml", {"n: 200": "n: 300"})
+    result = run(folder, sys.executable, "-m", "benchmarks.paper", "adopt", str(whole))
+    assert (result.returncode, "section certify" in result.stderr) == (1, True)
+    assert not (folder / "models").exists()
+    (folder / "params.yaml").write_text(recipe)
+    result = run(folder, sys.executable, "-m", "benchmarks.paper", "adopt", str(whole))
+    assert result.returncode == 0, result.stderr
+    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "register"]
