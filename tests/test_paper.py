@@ -136,7 +136,7 @@ def test_an_adopted_run_is_up_to_date_for_dvc_and_is_registered(whole, tmp_path)
     edit(folder / "params.yaml", {"n: 200": "n: 300"})
     result = run(folder, sys.executable, "-m", "benchmarks.paper", "adopt", str(whole))
     assert (result.returncode, "section certify" in result.stderr) == (1, True)
-    assert not (folder / "models").exists()
+    assert not (folder / "models/0.5").exists()
     (folder / "params.yaml").write_text(recipe)
     result = run(folder, sys.executable, "-m", "benchmarks.paper", "adopt", str(whole))
     assert result.returncode == 0, result.stderr
