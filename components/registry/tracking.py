@@ -146,6 +146,10 @@ class Tracking:
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
             return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
 
+    def tag(self, version: ModelVersion, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, str(version.version), key, value)
+
     def challenge(self, name: str, version: ModelVersion) -> None:
         """Point the alias `challenger` at a version."""
         try:
