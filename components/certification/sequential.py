@@ -159,7 +159,7 @@ def deciding(
     index: int,
     earlier: RadiiCertificate | None = None,
 ) -> Counting[RadiiCertificate]:
-    """The procedure of `certify_radii`, for samples that are drawn elsewhere: from 0 on, or after those of `earlier`."""
+    """The procedure of `certify_radii`, for samples drawn elsewhere: from 0 on, or after those of `earlier`."""
     check(radii, max_n, sigma, failure_prob, reject_prob)
     look = partial(look_at, sigma=sigma, failure_prob=failure_prob, reject_prob=reject_prob)
     if earlier is None:

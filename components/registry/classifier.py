@@ -4,10 +4,13 @@ Neither a pickle nor code of the registry is run: the files are a card in JSON a
 the one that calls.
 """
 
+import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import yaml
@@ -19,7 +22,7 @@ from components import trained_model
 from components.device import use_device
 from components.identity import hash_file
 from components.model_card import CARD
-from components.serving.classifier import Limits, Origin, SmoothedClassifier
+from components.serving.classifier import DEFAULT_LIMITS, Limits, Origin, SmoothedClassifier
 
 REGISTERED_HASHES = {"weights_sha256": trained_model.WEIGHTS, "card_sha256": CARD}
 """Tags of a registered version, and the file that each is the hash of."""
@@ -27,7 +30,7 @@ VERSION_FILE = "registered_model_meta"
 """MLflow leaves it in a folder that it downloaded for a version, with the version's name and number."""
 
 
-def load_classifier(uri: str, limits: Limits = Limits()) -> SmoothedClassifier:
+def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassifier:
     """The classifier of a registered version, from the tracking server that MLflow is set to.
 
     Args:
@@ -68,11 +71,13 @@ def download(version: ModelVersion, place: Path) -> tuple[Path, dict[str, Any]]:
     """The folder in `place` with a version's weights and card, and what its requests mean when they do not say: n and
     failure_prob."""
     uri = f"models:/{version.name}/{version.version}"
-    root = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(place)))
-    model = Model.load(str(root))
+
+    def fetch(path: str) -> Path:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{path}", dst_path=str(place)))
+
+    model = Model.load(str(fetch("MLmodel")))
     defaults = {spec.name: spec.default for spec in model.signature.params if spec.name in ("n", "failure_prob")}
-    folder = root / model.flavors["python_function"]["artifacts"]["model"]["path"]
-    return folder, defaults
+    return fetch(model.flavors["python_function"]["artifacts"]["model"]["path"]), defaults
 
 
 def refuse_other_files(folder: Path, version: ModelVersion) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -27,7 +26,7 @@ from components import trained_model
 from components.device import use_device
 from components.model_card import load_card
 from components.registry.classifier import refuse_other_files_than_registered
-from components.serving.classifier import Limits, SmoothedClassifier, write_requests
+from components.serving.classifier import Limits, SmoothedClassifier, images_of, write_requests
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML")
 SERVED = "__pyfunc_model_path__"
@@ -64,7 +63,7 @@ class SmoothedModel(PythonModel):
         """Certify each image with fresh, unpredictable noise.
 
         Args:
-            model_input: float32 (B, C, H, W) in [0, 1]; nested lists of numbers, as they come by JSON, become that.
+            model_input: (B, C, H, W) in [0, 1], float32 or what becomes that.
             params: `n` samples per image, `failure_prob` of each certificate, and the preset `radius`, if any.
 
         Returns:
@@ -74,23 +73,9 @@ class SmoothedModel(PythonModel):
             Refused: a ValueError of one sentence, that names what is wrong.
         """
         try:
-            return self.classifier.certify(as_images(model_input), **(params or {}))
+            return self.classifier.certify(images_of(model_input), **(params or {}))
         except ValueError as error:
             raise Refused(str(error)) from None
-
-
-def as_images(values: Any) -> torch.Tensor:
-    """Numbers as a float32 tensor. An array of integers is refused, as it may be in [0, 255]: what comes by JSON is
-    float64, or integers where all of the numbers are 0 or 1.
-
-    Raises:
-        ValueError: not an array of numbers.
-    """
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    whole = np.issubdtype(array.dtype, np.integer) and ((array == 0) | (array == 1)).all()
-    if array.dtype not in (np.float32, np.float64) and not whole:
-        raise ValueError(f"images are {array.dtype}: numbers in [0, 1] are needed, in an array of one shape")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:

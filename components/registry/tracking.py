@@ -30,6 +30,15 @@ TrackingError = MlflowException
 """What any call here may raise."""
 
 
+def use_store(store: Path) -> bool:
+    """Set MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server; whether it did."""
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return False
+    store.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
+    return True
+
+
 class Tracking:
     """One MLflow experiment on one server: MLFLOW_TRACKING_URI, or else the project's own store."""
 
@@ -40,11 +49,7 @@ class Tracking:
         """
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        location = None
-        if "MLFLOW_TRACKING_URI" not in os.environ:
-            store.mkdir(parents=True, exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
-            location = (store.resolve() / "mlartifacts").as_uri()
+        location = (store.resolve() / "mlartifacts").as_uri() if use_store(store) else None
         self.uri = mlflow.get_tracking_uri()
         self.client = mlflow.MlflowClient()
         with _locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,18 @@ class Limits:
     seconds: float = 60.0
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Origin:
     """Which registered model this is; empty for one that comes from files."""
 
     name: str = ""
     version: str = ""
+
+
+FROM_FILES = Origin()
 
 
 class TooSlow(ValueError):
@@ -69,10 +76,10 @@ class SmoothedClassifier:
         network: nn.Module,
         card: ModelCard,
         *,
-        origin: Origin = Origin(),
+        origin: Origin = FROM_FILES,
         n: int = 10_000,
         failure_prob: float = 0.001,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Compiles and warms up what the first request would otherwise wait for.
 
@@ -237,6 +244,22 @@ class SmoothedClassifier:
             "seconds": round(time.perf_counter() - begin, 4),
         }
         REQUESTS.info(json.dumps(line))
+
+
+def images_of(values: Any) -> Tensor:
+    """Numbers that came by JSON, as nested lists or as an array, as a float32 tensor.
+
+    Raises:
+        ValueError: they are not numbers, or not of one shape.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise ValueError("images must be nested lists of one shape: [B, C, H, W]") from None
+    if array.dtype.kind not in "fiu" or array.ndim == 0:
+        raise ValueError("images must be nested lists of numbers in [0, 1]: [B, C, H, W]")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def write_requests() -> None:
