@@ -80,6 +80,11 @@ def download(version: ModelVersion, place: Path) -> tuple[Path, dict[str, Any]]:
     return fetch(model.flavors["python_function"]["artifacts"]["model"]["path"]), defaults
 
 
+def download_run_folder(version: ModelVersion, folder: str, place: Path) -> Path:
+    """A folder of the artifacts of the run that made a version, fetched into `place`."""
+    return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=folder, dst_path=str(place)))
+
+
 def refuse_other_files(folder: Path, version: ModelVersion) -> None:
     """Raises ValueError naming the file in `folder` that is not the registered version's."""
     what = f"{version.name} v{version.version}"

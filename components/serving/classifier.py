@@ -100,7 +100,8 @@ class SmoothedClassifier:
         self._pool = ThreadPoolExecutor(self._workers, "blocks", torch.set_num_threads, (1,))
         torch.set_num_threads(1)  # images run side by side instead, as when a table is certified
         samples = 2 * self._workers * self.sampler.block
-        self._answer(torch.zeros(1, *card.image_shape), lambda index: predicting(n=samples, failure_prob=0.01), seed=0)
+        nothing = torch.zeros(1, *card.image_shape)
+        self._answer(nothing, lambda index: predicting(n=samples, failure_prob=0.01), seed=0, seconds=math.inf)
 
     def predict(self, images: Tensor, *, n: int = 1000, failure_prob: float | None = None) -> Tensor:
         """The smoothed classifier's class of each image, without a radius: int64 (B,), -1 where it abstains.
@@ -116,8 +117,10 @@ class SmoothedClassifier:
         """
         failure_prob = self.failure_prob if failure_prob is None else failure_prob
         self._check(images, n, failure_prob)
-        answers = self._answer(images, lambda index: predicting(n=n, failure_prob=failure_prob), secrets.randbits(63))
-        return torch.tensor(answers)
+        seed, seconds = secrets.randbits(63), self.limits.seconds
+        return torch.tensor(
+            self._answer(images, lambda index: predicting(n=n, failure_prob=failure_prob), seed, seconds)
+        )
 
     def certify(
         self,
@@ -154,7 +157,7 @@ class SmoothedClassifier:
         self._check(images, n, failure_prob)
         procedure = self._procedure(n, failure_prob, radius)
         seed = secrets.randbits(63)
-        certificates = self._answer(images, procedure, seed)
+        certificates = self._answer(images, procedure, seed, self.limits.seconds)
         answers = self._frame(certificates)
         self._log(answers, seed=seed, n=n, failure_prob=failure_prob, radius=radius, begin=begin)
         return answers
@@ -195,13 +198,13 @@ class SmoothedClassifier:
         if not number or not SMALLEST_FAILURE_PROB <= failure_prob < 0.5:
             raise ValueError(f"failure_prob is {failure_prob!r}: must be >= {SMALLEST_FAILURE_PROB:g} and < 0.5")
 
-    def _answer(self, images: Tensor, procedure: Callable[[int], Counting[T]], seed: int) -> list[T]:
-        end = time.monotonic() + self.limits.seconds
+    def _answer(self, images: Tensor, procedure: Callable[[int], Counting[T]], seed: int, seconds: float) -> list[T]:
+        end = time.monotonic() + seconds
 
         def give_up_in_time() -> None:
             if time.monotonic() > end:
                 raise TooSlow(
-                    f"the request took longer than the limit of {self.limits.seconds:g} seconds: "
+                    f"the request took longer than the limit of {seconds:g} seconds: "
                     "ask for fewer images, a smaller n or a preset radius"
                 )
 
