@@ -59,7 +59,7 @@ def main() -> None:
     try:
         use_store(artifacts.tracking_store())
         findings = audit(options.model, options.images, options.n, options.false_alarm)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     print(f"{options.model}: the table {'DOES NOT STAND: ' + '; '.join(findings) if findings else 'stands'}")

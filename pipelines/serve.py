@@ -27,7 +27,7 @@ def main() -> None:
         use_store(artifacts.tracking_store())
         limits = Limits(images=options.max_images, n=options.max_n, seconds=options.max_seconds)
         classifier = load_classifier(options.model, limits)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     write_requests()
