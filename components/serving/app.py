@@ -25,6 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from components.serving.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
 
+PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")
 OPEN_PATHS = ("/health", "/ping")
 RETRY_AFTER = 1
@@ -59,27 +60,35 @@ class Metrics:
         largest = 5 * classifier.card.sigma
         radii = [largest * i / 20 for i in range(21)]
         self.requests = self._add(Counter, "smoothed_requests", "Requests by status", ["status"])
-        self.answers = self._add(Counter, "smoothed_answers", "Images by answer", ["answer"])
-        for answer in ("certified", "abstained"):
-            self.answers.labels(answer)
-        self.radii = self._add(Histogram, "smoothed_radius", "Radii of all answers, 0 of abstentions", buckets=radii)
+        self.answers = self._add(Counter, "smoothed_answers", "Images by answer", ["procedure", "answer"])
+        self.radii = self._add(
+            Histogram, "smoothed_radius", "Radii of all answers, 0 of abstentions", ["procedure"], buckets=radii
+        )
+        for procedure in PROCEDURES:  # seen from the start
+            self.radii.labels(procedure)
+            for answer in ("certified", "abstained"):
+                self.answers.labels(procedure, answer)
         self.samples = self._add(Counter, "smoothed_samples", "Noisy samples classified, after the selection")
         self.seconds = self._add(Histogram, "smoothed_request_seconds", "Time of answered requests")
         self.inside = self._add(Gauge, "smoothed_requests_inside", "Requests being worked on")
         model = self._add(Gauge, "smoothed_model", "The model that answers", ["name", "version", "weights_sha256"])
+        self.model = {"model": classifier.origin.name, "version": classifier.origin.version}
         model.labels(classifier.origin.name, classifier.origin.version, classifier.card.weights_sha256).set(1)
 
     def _add(self, kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return kind(*arguments, registry=self.registry, **options)
 
-    def count(self, answers: pd.DataFrame, seconds: float) -> None:
+    def count(self, answers: pd.DataFrame, radius: float | None, seconds: float) -> None:
+        """Count a request that was answered at a preset radius, or at none."""
+        procedure = PROCEDURES[radius is not None]
         abstained = int(answers["abstain"].sum())
-        self.answers.labels("abstained").inc(abstained)
-        self.answers.labels("certified").inc(len(answers) - abstained)
-        for radius in answers["radius"]:
-            self.radii.observe(radius)
+        self.answers.labels(procedure, "abstained").inc(abstained)
+        self.answers.labels(procedure, "certified").inc(len(answers) - abstained)
+        for certified in answers["radius"]:
+            self.radii.labels(procedure).observe(certified)
         self.samples.inc(int(answers["n"].sum()))
         self.seconds.observe(seconds)
+        self.requests.labels("200").inc()
 
 
 def create_app(
@@ -121,7 +130,7 @@ def create_app(
         begin = time.perf_counter()
         try:
             body = await read_body(request, limits.request_bytes, classifier.limits.seconds)
-            answers, line = await asyncio.get_running_loop().run_in_executor(workers, answer, classifier, body)
+            answers, asked = await asyncio.get_running_loop().run_in_executor(workers, answer, classifier, body)
         except Refusal as refusal:
             return refuse(metrics, refusal)
         except Exception as error:  # the caller learns that it is not their request, the log what it is
@@ -129,9 +138,11 @@ def create_app(
         finally:
             inside -= 1
             metrics.inside.set(inside)
-        metrics.requests.labels("200").inc()
-        metrics.count(answers, time.perf_counter() - begin)
-        return Response(line, media_type="application/json")
+        metrics.count(answers, asked["radius"], time.perf_counter() - begin)
+        return Response(
+            json.dumps({"predictions": answers.to_dict("records"), "params": asked, **metrics.model}),
+            media_type="application/json",
+        )
 
     return app
 
@@ -162,8 +173,8 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-def answer(classifier: SmoothedClassifier, body: bytes) -> tuple[pd.DataFrame, str]:
-    """The certificates of a request, and the JSON that says them."""
+def answer(classifier: SmoothedClassifier, body: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The certificates of a request, and the params that they are of."""
     try:
         images, params = parse(body)
         answers = classifier.certify(images, **params)
@@ -171,9 +182,7 @@ def answer(classifier: SmoothedClassifier, body: bytes) -> tuple[pd.DataFrame, s
         raise Refusal(504, str(error)) from None
     except ValueError as error:
         raise Refusal(400, str(error)) from None
-    asked = {"n": classifier.n, "failure_prob": classifier.failure_prob, "radius": None} | params
-    model = {"name": classifier.origin.name, "version": classifier.origin.version}
-    return answers, json.dumps({"predictions": answers.to_dict("records"), "params": asked, "model": model})
+    return answers, {"n": classifier.n, "failure_prob": classifier.failure_prob, "radius": None} | params
 
 
 def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -200,8 +209,8 @@ def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
 def refuse(metrics: Metrics, refusal: Refusal, **details: Any) -> Response:
     """The response to a request that is not answered, counted and logged."""
     metrics.requests.labels(str(refusal.status)).inc()
-    line = {"event": "refused", "time": time.time(), "status": refusal.status, "message": str(refusal), **details}
-    REQUESTS.info(json.dumps(line))
+    line = {"event": "refused", "time": time.time(), **metrics.model, "status": refusal.status, "message": str(refusal)}
+    REQUESTS.info(json.dumps(line | details))
     headers = {503: {"Retry-After": str(RETRY_AFTER)}, 401: {"WWW-Authenticate": "Bearer"}}
     body = json.dumps({"message": str(refusal)})
     return Response(body, refusal.status, headers.get(refusal.status), media_type="application/json")
