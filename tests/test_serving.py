@@ -24,13 +24,13 @@ SHAPE = (1, 16, 16)
 SIGMA = 0.5
 
 
-def make_classifier(**limits):
+def make_classifier(precision="float32", **limits):
     torch.manual_seed(0)
     network = networks.build("small_convnet", SHAPE, 3).eval()
     card = ModelCard(
         sigma=SIGMA,
         network="small_convnet",
-        precision="float32",
+        precision=precision,
         image_shape=list(SHAPE),
         classes=["a", "b", "c"],
         mean=None,
@@ -109,6 +109,14 @@ def test_a_preset_radius_is_certified_or_not_with_fewer_samples(classifier):
     assert (answers["abstain"] == (answers["radius"] == 0)).all()
     assert answers["n"].sum() < 4 * 20_000
     assert ((answers["p_lower"] > 0.598) | answers["abstain"]).all(), "Phi(0.125 / 0.5) is .5987"
+
+
+def test_the_network_runs_in_the_precision_of_its_card():
+    classifier, seen = make_classifier("bfloat16"), []
+    layer = next(layer for layer in classifier.sampler.network.modules() if isinstance(layer, torch.nn.Conv2d))
+    layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    classifier.certify(some_images(1), radius=0.125)
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_predictions_are_the_classes_of_the_certificates(classifier):

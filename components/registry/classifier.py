@@ -33,6 +33,8 @@ VERSION_FILE = "registered_model_meta"
 def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassifier:
     """The classifier of a registered version, from the tracking server that MLflow is set to.
 
+    Sets torch to deterministic algorithms and one thread per operation, as certification does.
+
     Args:
         uri: models:/<name>@<alias> or models:/<name>/<version>.
 
