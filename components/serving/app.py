@@ -140,7 +140,7 @@ def create_app(
             metrics.inside.set(inside)
         metrics.count(answers, asked["radius"], time.perf_counter() - begin)
         return Response(
-            json.dumps({"predictions": answers.to_dict("records"), "params": asked, **metrics.model}),
+            json.dumps({"predictions": answers.to_dict("records"), "params": asked, **metrics.model}) + "\n",
             media_type="application/json",
         )
 
@@ -212,5 +212,5 @@ def refuse(metrics: Metrics, refusal: Refusal, **details: Any) -> Response:
     line = {"event": "refused", "time": time.time(), **metrics.model, "status": refusal.status, "message": str(refusal)}
     REQUESTS.info(json.dumps(line | details))
     headers = {503: {"Retry-After": str(RETRY_AFTER)}, 401: {"WWW-Authenticate": "Bearer"}}
-    body = json.dumps({"message": str(refusal)})
+    body = json.dumps({"message": str(refusal)}) + "\n"
     return Response(body, refusal.status, headers.get(refusal.status), media_type="application/json")
