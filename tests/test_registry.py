@@ -40,17 +40,21 @@ FACTS = {
 def store(tmp_path_factory):
     """A registry with one model of random weights, version 1, alias champion; its URI."""
     folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    register_trial(uri, folder, artifacts=(folder / "artifacts").as_uri())
+    return uri
+
+
+def register_trial(uri, folder, artifacts=None):
+    """Register a model of random weights as version 1 and champion."""
     torch.manual_seed(0)
     trained_model.save(networks.build("small_convnet", SHAPE, 3), folder / "0.5", **FACTS)
-    uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
-    experiment = client.create_experiment("trial", artifact_location=(folder / "artifacts").as_uri())
-    run_id = client.create_run(experiment).info.run_id
+    run_id = client.create_run(client.create_experiment("trial", artifact_location=artifacts)).info.run_id
     hashes = {tag: hash_file(folder / "0.5" / name) for tag, name in REGISTERED_HASHES.items()}
     mlflow.register_model(log_model(run_id, folder / "0.5", n=500, failure_prob=0.01), NAME, tags=hashes)
     client.set_registered_model_alias(NAME, "champion", "1")
-    return uri
 
 
 @pytest.fixture(autouse=True)
@@ -166,16 +170,16 @@ def test_what_is_not_in_the_registry_is_named(uri, sentence):
 # --- real servers ------------------------------------------------------------------------------------------------
 
 
-def start(command, store, **extra):
+def start(command, store, stderr=subprocess.PIPE, **extra):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", **extra}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stderr=stderr, text=True)
 
 
-def wait_for(url, process):
+def wait_for(url, process, path="/ping"):
     for _ in range(600):
         assert process.poll() is None, process.stderr.read()
         try:
-            if httpx.get(f"{url}/ping").status_code == 200:
+            if httpx.get(url + path).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
@@ -224,6 +228,29 @@ def test_mlflow_s_own_server_answers_and_refuses_bad_input_with_400(store):
         errors = stop(process)
     assert '"event": "answered"' in errors
     assert '"model": "trial", "version": "1"' in errors
+
+
+@pytest.mark.slow
+def test_a_registry_over_http_gives_a_checked_classifier(store, tmp_path):
+    url, program = "http://127.0.0.1:5116", str(Path(sys.executable).parent / "mlflow")
+    options = ["--backend-store-uri", f"sqlite:///{tmp_path}/http.db", "--artifacts-destination", f"{tmp_path}/files"]
+    command = [program, "server", *options, "--port", "5116", "--workers", "1"]
+    with (tmp_path / "log").open("w") as log:
+        process = start(command, store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", stderr=log)
+    try:
+        wait_for(url, process, "/health")
+        register_trial(url, tmp_path)
+        for load in (load_as_classifier, load_as_pyfunc):
+            load()
+        assert load_as_classifier().origin.version == "1"
+        (card,) = (tmp_path / "files").glob("**/artifacts/0.5/model.json")
+        edit_card(card)
+        for load in (load_as_classifier, load_as_pyfunc):
+            with pytest.raises((ValueError, mlflow.MlflowException), match=r"model\.json is not the file"):
+                load()
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.mark.slow
