@@ -1,6 +1,9 @@
 # The pipeline with its locked environment. State (tracking store, checkpoints) and DVC's cache belong on volumes:
 #   docker build -t smoothmix-pipeline .
 #   docker run --rm -v smoothmix-work:/work smoothmix-pipeline
+# A service of a registered model, from a tracking server that the container can reach (see docs/serving.md):
+#   docker build --target serve -t smoothmix-serve .
+#   docker run --rm -p 8000:8000 -e SERVING_TOKEN -e MLFLOW_TRACKING_URI smoothmix-serve --model models:/NAME@champion
 FROM python:3.11-slim-bookworm AS environment
 WORKDIR /app
 COPY requirements-uv.lock requirements.lock ./
@@ -8,7 +11,7 @@ RUN python -m venv /app/.venv \
     && /app/.venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-uv.lock \
     && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements.lock
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS runtime
 # git: DVC and the provenance need it. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -26,6 +29,15 @@ ENV PATH=/app/.venv/bin:$PATH \
     GX_ANALYTICS_ENABLED=false \
     PREFECT_SERVER_ANALYTICS_ENABLED=false
 USER 10001
+
+FROM runtime AS serve
+WORKDIR /app/source
+EXPOSE 8000
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health')"]
+ENTRYPOINT ["tini", "--", "python", "-m", "pipelines.serve", "--host", "0.0.0.0"]
+CMD ["--model", "models:/digits-sigma-0.5@champion"]
+
+FROM runtime AS pipeline
 WORKDIR /work
 VOLUME /work
 ENTRYPOINT ["tini", "--", "/app/source/docker-entrypoint.sh"]

@@ -9,7 +9,9 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-all lint benchmark-setup lock ui
+.PHONY: help setup run test test-all lint benchmark-setup lock ui serve
+
+MODEL ?= models:/digits-sigma-0.5@champion
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,3 +51,6 @@ lock:  ## solve the dependencies of pyproject.toml anew
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.state/mlflow/mlflow.db}"
+
+serve: setup  ## serve MODEL (default: the digits champion at sigma 0.5) on port 8000 of this machine
+	python -m pipelines.serve --model $(MODEL)

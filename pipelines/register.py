@@ -13,7 +13,7 @@ from components.data.prepared import load_description
 from components.evaluation import metrics, report
 from components.files import read_json
 from components.identity import hash_file, hash_value
-from components.model_card import ModelCard, load_card
+from components.model_card import CARD, ModelCard, load_card
 from components.params import Params, level_key
 from components.registry.tracking import Tracking, TrackingError
 from pipelines import artifacts
@@ -113,9 +113,17 @@ def register_version(
 
         uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
         tags = {"sigma": level_key(sigma)} | {key: str(value) for key, value in flat_metrics(summary).items()}
-        version = tracking.register(name, uri, content, tags)
+        version = tracking.register(name, uri, content, tags | file_hashes(sigma))
+    elif not file_hashes(sigma).items() <= version.tags.items():  # it was registered before versions had them
+        tracking.tag(version, file_hashes(sigma))
     tracking.challenge(name, version)
     return f"{name} v{version.version}"
+
+
+def file_hashes(sigma: float) -> dict[str, str]:
+    """Tags of a version: what its files are checked against when they are loaded."""
+    folder = artifacts.model(sigma)
+    return {"weights_sha256": load_card(folder).weights_sha256, "card_sha256": hash_file(folder / CARD)}
 
 
 if __name__ == "__main__":

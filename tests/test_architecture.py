@@ -100,6 +100,8 @@ def test_each_heavy_library_is_imported_where_it_is_used_alone():
     assert all(file.startswith("components/registry/") for file in importers("mlflow"))
     assert importers("sklearn") == {"components/data/sources/published.py"}
     assert importers("pydantic") == set()
+    assert importers("fastapi") == importers("prometheus_client") == {"components/serving/app.py"}
+    assert importers("uvicorn") == {"pipelines/serve.py"}
 
 
 def test_training_and_certification_import_on_a_machine_that_only_computes():

@@ -162,6 +162,41 @@ def test_the_registered_model_answers_with_certificates_and_no_pickle(project, c
         model.predict(images, params={"n": 9})
 
 
+def test_the_local_example_of_the_readme_runs(project):
+    _, section = (ROOT / "README.md").read_text().split("### Use it locally")
+    example = section.split("```python\n")[1].split("```")[0]
+    assert len(list(filter(None, example.splitlines()))) == 5
+    result = run(project, sys.executable, "-c", example)
+    assert result.returncode == 0, result.stderr
+    header, *rows = result.stdout.strip().splitlines()
+    assert header == ",class,class_name,radius,abstain,p_lower,n"
+    assert {row.split(",")[3] for row in rows} <= {"0.0", "0.25"}
+    assert len(rows) == 5
+
+
+@pytest.mark.slow
+def test_an_audit_lets_an_honest_table_stand_and_finds_inflated_radii(project, client, tmp_path):
+    audit = [sys.executable, "-m", "pipelines.audit", "--model", "models:/digits-sigma-0.5@challenger"]
+    honest = run(project, *audit, "--images", "15")
+    assert honest.returncode == 0, honest.stderr
+    assert "the table stands" in honest.stdout
+    copy = copy_results(project, tmp_path)
+    edit(copy / "params.yaml", {r"\n  n: 200": "\n  n: 10000"})  # at n = 200 bounds are so loose that 30 % may be true
+    assert run(copy, sys.executable, "-m", "pipelines.certify", "--sigma", "0.5").returncode == 0
+    table = copy / "certificates/0.5/table.tsv"
+    rows = pd.read_csv(table, sep="\t")
+    rows["radius"] *= 1.3
+    table.unlink()  # a link into DVC's cache
+    rows.to_csv(table, sep="\t", index=False)
+    assert run(copy, sys.executable, "-m", "pipelines.evaluate").returncode == 0
+    registered = run(copy, sys.executable, "-m", "pipelines.register")
+    assert registered.returncode == 0, registered.stderr
+    inflated = run(copy, *audit, "--images", "15")
+    assert inflated.returncode == 1
+    assert "rows claim more than their counts give" in inflated.stdout
+    assert "fresh noise contradicts" in inflated.stdout
+
+
 def test_a_fresh_tracking_store_is_filled_from_the_files(project, tmp_path):
     uri = f"sqlite:///{tmp_path}/other.db"
     result = run(project, sys.executable, "-m", "pipelines.register", MLFLOW_TRACKING_URI=uri)

@@ -10,7 +10,7 @@ from scipy.stats import betabinom, binomtest
 from torch import Tensor
 
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.sampling import Sampler
+from components.certification.sampling import Counting, Sampler, answered
 from components.certification.table import ABSTAIN, Certificate
 
 FUTILITY = 1e-6
@@ -43,21 +43,28 @@ def certify_image(
         ValueError: the image is not finite or leaves [0, 1].
         FloatingPointError: a logit is not finite.
     """
-    stream = sampler.stream(image, seed=seed, index=index)
-    selected = int(stream.count(n0).argmax())
-    counts, look = stream.count(0), FIRST_LOOK
+    procedure = certifying(sampler.sigma, n0=n0, n=n, failure_prob=failure_prob, early_abstention=early_abstention)
+    return answered(procedure, sampler.stream(image, seed=seed, index=index).count)
+
+
+def certifying(
+    sigma: float, *, n0: int, n: int, failure_prob: float, early_abstention: bool = False
+) -> Counting[Certificate]:
+    """The procedure of `certify_image`, for samples that are drawn elsewhere."""
+    selected = int((yield n0).argmax())
+    counts, look = (yield 0), FIRST_LOOK
     if early_abstention:
         while look < n:
-            counts += stream.count(look - int(counts.sum()))
+            counts = counts + (yield look - int(counts.sum()))
             if is_futile(int(counts[selected]), look, n, failure_prob):
                 # No bound is stated: Clopper-Pearson is for a size that was fixed beforehand.
                 return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower=0.0)
             look *= 2
-    counts += stream.count(n - int(counts.sum()))
+    counts = counts + (yield n - int(counts.sum()))
     p_lower = lower_bound(int(counts[selected]), n, failure_prob)
     if p_lower <= 0.5:
         return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower)
-    return Certificate(selected, certified_radius(p_lower, sampler.sigma), selected, counts.tolist(), n0, p_lower)
+    return Certificate(selected, certified_radius(p_lower, sigma), selected, counts.tolist(), n0, p_lower)
 
 
 def is_futile(k: int, t: int, n: int, failure_prob: float) -> bool:
@@ -86,7 +93,13 @@ def predict_image(sampler: Sampler, image: Tensor, *, n: int, failure_prob: floa
     The answer differs from the true one with probability `failure_prob` at most (a two-sided binomial test of the two
     most frequent classes; Hung and Fithian 2019).
     """
-    counts = sampler.stream(image, seed=seed, index=index).count(n)
+    procedure = predicting(n=n, failure_prob=failure_prob)
+    return answered(procedure, sampler.stream(image, seed=seed, index=index).count)
+
+
+def predicting(*, n: int, failure_prob: float) -> Counting[int]:
+    """The procedure of `predict_image`, for samples that are drawn elsewhere."""
+    counts = yield n
     first, second = (int(label) for label in (-counts).argsort(stable=True)[:2])
     test = binomtest(int(counts[first]), int(counts[first] + counts[second]), 0.5)
     return first if test.pvalue <= failure_prob else ABSTAIN

@@ -3,7 +3,9 @@
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +13,11 @@ from torch import Tensor, nn
 
 from components.certification.native import cache_folder
 from components.certification.noise import noisy_copies
+
+T = TypeVar("T")
+Counting = Generator[int, np.ndarray, T]
+"""A procedure for one image: it asks for the counts of its next so many samples until it has an answer. Whoever draws
+the samples may draw those of other images beside them."""
 
 BLOCK = {"cpu": 250, "cuda": 5005}
 """Samples in one forward, for images of up to 3 x 32 x 32 values: fewer leave the cores idle between forwards, more
@@ -30,6 +37,16 @@ def check_image(image: Tensor, index: int) -> None:
         raise ValueError(f"image {index} is {image.dtype}: float32 is needed")
     if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
         raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The samples `start` to `stop` of an image (float32 (C, H, W) on the sampler's device), number `index`."""
+
+    image: Tensor
+    index: int
+    start: int
+    stop: int
 
 
 class Sampler:
@@ -103,6 +120,21 @@ class Sampler:
         predictions: Tensor = self._classify(self.network, noisy, self.precision)
         return predictions
 
+    @torch.inference_mode()
+    def shared_predictions(self, segments: Sequence[Segment], seed: int) -> list[Tensor]:
+        """As `predictions`, of a block that several images share: int64 (stop - start,) for each segment.
+
+        The noise is that of (seed, image, sample) as always, and the block is whole, so that every forward has one
+        shape; in float32 a network may all the same round a sample by where it stands in the block.
+        """
+        sizes = [segment.stop - segment.start for segment in segments]
+        assert sum(sizes) == self.block, "a block is always whole"
+        noisy = [
+            noisy_copies(s.image, self.sigma, seed=seed, index=s.index, start=s.start, stop=s.stop) for s in segments
+        ]
+        predictions: Tensor = self._classify(self.network, torch.cat(noisy), self.precision)
+        return list(torch.split(predictions, sizes))
+
 
 class Stream:
     """The samples of one image, in their order, each given out once: what was used to select is never used to bound."""
@@ -131,12 +163,33 @@ class Stream:
             taken, self._ready = self._ready[:take], self._ready[take:]
             counts += (taken[:, None] == classes).sum(0)
             self.position += take
-        broken, *by_class = counts.tolist()  # the one wait for the device
-        if broken:
-            raise FloatingPointError(f"image {self._index}: a logit is not finite, nothing can be certified; retrain")
-        if sum(by_class) != num:  # what is missing would be missing from n
-            raise ValueError(f"image {self._index}: the network knows more than {len(by_class)} classes")
-        return np.array(by_class, dtype=np.int64)
+        return checked_counts(counts, num, self._index)
+
+
+def answered(procedure: Counting[T], count: Callable[[int], np.ndarray]) -> T:
+    """What a procedure answers when `count`, as that of a stream, gives it its counts."""
+    try:
+        num = next(procedure)
+        while True:
+            num = procedure.send(count(num))
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+
+
+def checked_counts(counts: Tensor, num: int, index: int) -> np.ndarray:
+    """The counts by class, of counts by class that begin with the samples without a finite logit.
+
+    Raises:
+        FloatingPointError: there are such samples.
+        ValueError: the counts do not sum to `num`.
+    """
+    broken, *by_class = counts.tolist()  # the one wait for the device
+    if broken:
+        raise FloatingPointError(f"image {index}: a logit is not finite, nothing can be certified; retrain")
+    if sum(by_class) != num:  # what is missing would be missing from n
+        raise ValueError(f"image {index}: the network knows more than {len(by_class)} classes")
+    return np.array(by_class, dtype=np.int64)
 
 
 def classify(network: nn.Module, images: Tensor, precision: str) -> Tensor:

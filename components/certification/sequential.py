@@ -31,7 +31,7 @@ from torch import Tensor
 
 from components.certification import table
 from components.certification.bounds import DECIMALS, certified_radius, round_down
-from components.certification.sampling import Sampler
+from components.certification.sampling import Counting, Sampler, answered
 from components.certification.table import ABSTAIN
 
 FIRST_LOOK = 50
@@ -134,22 +134,46 @@ def certify_radii(
             hit; an `earlier` of other radii, n0 or settings.
         FloatingPointError: a logit is not finite.
     """
-    check(radii, max_n, sampler.sigma, failure_prob, reject_prob)
-    look = partial(look_at, sigma=sampler.sigma, failure_prob=failure_prob, reject_prob=reject_prob)
+    procedure = deciding(
+        sampler.sigma,
+        radii,
+        n0=n0,
+        max_n=max_n,
+        failure_prob=failure_prob,
+        reject_prob=reject_prob,
+        index=index,
+        earlier=earlier,
+    )
+    start = n0 + earlier.n if earlier else 0
+    return answered(procedure, sampler.stream(image, seed=seed, index=index, start=start).count)
+
+
+def deciding(
+    sigma: float,
+    radii: Sequence[float],
+    *,
+    n0: int,
+    max_n: int,
+    failure_prob: float,
+    reject_prob: float = 1e-4,
+    index: int,
+    earlier: RadiiCertificate | None = None,
+) -> Counting[RadiiCertificate]:
+    """The procedure of `certify_radii`, for samples drawn elsewhere: from 0 on, or after those of `earlier`."""
+    check(radii, max_n, sigma, failure_prob, reject_prob)
+    look = partial(look_at, sigma=sigma, failure_prob=failure_prob, reject_prob=reject_prob)
     if earlier is None:
-        stream = sampler.stream(image, seed=seed, index=index)
-        selected, t, counts = int(stream.count(n0).argmax()), 0, stream.count(0)
+        selected, t, counts = int((yield n0).argmax()), 0, (yield 0)
         answers = [Answer(float(radius), "undecided", 0, 0) for radius in radii]
     else:
         selected, t, counts, answers = earlier.selected, earlier.n, np.array(earlier.counts), earlier.answers
         redone = [look(Answer(a.radius, "undecided", 0, 0), a.k, a.t) for a in answers]
         if [a.radius for a in answers] != list(radii) or redone != answers or earlier.n0 != n0:
             raise ValueError(f"image {index}: the earlier certificate has other radii, n0 or settings: start afresh")
-        stream = sampler.stream(image, seed=seed, index=index, start=n0 + t)
 
     while t < max_n and any(answer.decision == "undecided" for answer in answers):
         stop = next_look(t)
-        counts = counts + stream.count(stop - t)
+        counts = counts + (yield stop - t)
         t = stop
         answers = [look(answer, int(counts[selected]), t) for answer in answers]
     # Sound at every look: also at those that accepted, whose bound is not below the accepted radii's p0.
@@ -168,6 +192,14 @@ def look_at(answer: Answer, k: int, t: int, *, sigma: float, failure_prob: float
 def next_look(t: int) -> int:
     """The looks: FIRST_LOOK, then doubled up to LOOK, then every multiple of LOOK."""
     return max(FIRST_LOOK, min(2 * t, (t // LOOK + 1) * LOOK))
+
+
+def last_look(n: int) -> int:
+    """The largest look that is not above `n`; 0 where there is none."""
+    look = 0
+    while next_look(look) <= min(n, LOOK):
+        look = next_look(look)
+    return max(look, n // LOOK * LOOK)
 
 
 def log_mixture(k: ArrayLike, t: ArrayLike) -> np.ndarray:

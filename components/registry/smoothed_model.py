@@ -4,9 +4,10 @@ MLflow stores this file and the weights, not a pickled object ("models from code
 the model.
 """
 
-import logging
-import secrets
+import json
+import os
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,35 +15,47 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import components
 from components import trained_model
-from components.certification.certify import certify_image
-from components.certification.sampling import Sampler
-from components.certification.table import ABSTAIN
+from components.device import use_device
 from components.model_card import load_card
-from components.params import smallest_n
+from components.registry.classifier import refuse_other_files_than_registered
+from components.serving.classifier import Limits, SmoothedClassifier, images_of, write_requests
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML")
-N0 = 100
+SERVED = "__pyfunc_model_path__"
+"""In the environment of `mlflow models serve`."""
+
+
+class Refused(MlflowException, ValueError):
+    """A request that cannot be answered; MLflow's server gives status 400 and the sentence, without the images that it
+    would quote."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+        self._sentence = sentence
+
+    def serialize_as_json(self) -> str:
+        return json.dumps({"error_code": self.error_code, "message": self._sentence})
 
 
 class SmoothedModel(PythonModel):
-    """`predict(images, params={"n": ..., "failure_prob": ...})`."""
+    """`predict(images, params={"n": ..., "failure_prob": ..., "radius": ...})`."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        network, self.card = trained_model.load(Path(context.artifacts["model"]))
-        self.sampler = Sampler(
-            network,
-            self.card.sigma,
-            image_shape=tuple(self.card.image_shape),
-            num_classes=len(self.card.classes),
-            precision=self.card.precision,
-        )
+        if SERVED in os.environ:
+            write_requests()
+        folder = Path(context.artifacts["model"])
+        origin = refuse_other_files_than_registered(folder)
+        network, card = trained_model.load(folder, use_device(threads=1))
+        limits = Limits(**context.model_config)
+        self.classifier = SmoothedClassifier(network, card, origin=origin, limits=limits)
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -50,49 +63,19 @@ class SmoothedModel(PythonModel):
         """Certify each image with fresh, unpredictable noise.
 
         Args:
-            model_input: float32 (B, C, H, W) in [0, 1].
-            params: `n` samples per image and `failure_prob` of each certificate.
+            model_input: (B, C, H, W) in [0, 1], float32 or what becomes that.
+            params: `n` samples per image, `failure_prob` of each certificate, and the preset `radius`, if any.
 
         Returns:
-            One row per image: class (-1 where it abstains), class_name, radius (rounded down), abstain, p_lower.
+            As `SmoothedClassifier.certify`.
 
         Raises:
-            ValueError: a wrong shape, a value that is not finite or outside [0, 1], n too small for failure_prob.
+            Refused: a ValueError of one sentence, that names what is wrong.
         """
-        n, failure_prob = int(params["n"]), float(params["failure_prob"])  # type: ignore[index]  # the schema has defaults
-        if not 0 < failure_prob < 0.5:
-            raise ValueError(f"failure_prob is {failure_prob!r}: must be > 0 and < 0.5")
-        if n < smallest_n(failure_prob):
-            raise ValueError(
-                f"n is {n}: at least {smallest_n(failure_prob)} samples are needed at failure_prob {failure_prob:g}"
-            )
-        images = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32))
-        if list(images.shape[1:]) != self.card.image_shape:
-            raise ValueError(f"images have shape {list(images.shape[1:])}: must be {self.card.image_shape}")
-        seed = secrets.randbits(63)
-        certificates = [
-            certify_image(
-                self.sampler,
-                image,
-                n0=N0,
-                n=n,
-                failure_prob=failure_prob,
-                seed=seed,
-                index=index,
-            )
-            for index, image in enumerate(images)
-        ]
-        logging.getLogger(__name__).info("certified %d images with seed %d, n %d", len(images), seed, n)
-        names = self.card.classes
-        return pd.DataFrame(
-            {
-                "class": [c.predict for c in certificates],
-                "class_name": [names[c.predict] if c.predict != ABSTAIN else "" for c in certificates],
-                "radius": [c.radius for c in certificates],
-                "abstain": [c.predict == ABSTAIN for c in certificates],
-                "p_lower": [c.p_lower for c in certificates],
-            }
-        )
+        try:
+            return self.classifier.certify(images_of(model_input), **(params or {}))
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
 
 def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
@@ -101,12 +84,14 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
     Args:
         n, failure_prob: what `predict` uses unless told otherwise.
     """
-    card = load_card(folder)
+    shape = ", ".join(map(str, load_card(folder).image_shape))
     answer = {"class": "long", "class_name": "string", "radius": "double", "abstain": "boolean", "p_lower": "double"}
+    answer["n"] = "long"
+    params = {"n": ("long", n), "failure_prob": ("double", failure_prob), "radius": ("double", None)}
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.image_shape))]),
+        # The images have no schema: MLflow's errors would quote them. `predict` checks them, in one sentence.
         outputs=Schema([ColSpec(kind, name) for name, kind in answer.items()]),
-        params=ParamSchema([ParamSpec("n", "long", n), ParamSpec("failure_prob", "double", failure_prob)]),
+        params=ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in params.items()]),
     )
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Ii]nput example.*")  # the signature is stated, not guessed
@@ -117,6 +102,8 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
             code_paths=[str(Path(components.__file__).parent)],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             signature=signature,
+            model_config=asdict(Limits()),
+            metadata={"images": f"float32 (B, {shape}) in [0, 1]"},
         )
     return str(info.model_uri)
 

@@ -30,6 +30,15 @@ TrackingError = MlflowException
 """What any call here may raise."""
 
 
+def use_store(store: Path) -> bool:
+    """Set MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server; whether it did."""
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return False
+    store.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
+    return True
+
+
 class Tracking:
     """One MLflow experiment on one server: MLFLOW_TRACKING_URI, or else the project's own store."""
 
@@ -40,11 +49,7 @@ class Tracking:
         """
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        location = None
-        if "MLFLOW_TRACKING_URI" not in os.environ:
-            store.mkdir(parents=True, exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
-            location = (store.resolve() / "mlartifacts").as_uri()
+        location = (store.resolve() / "mlartifacts").as_uri() if use_store(store) else None
         self.uri = mlflow.get_tracking_uri()
         self.client = mlflow.MlflowClient()
         with _locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
@@ -145,6 +150,10 @@ class Tracking:
         """A new version of a registered model."""
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
             return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+
+    def tag(self, version: ModelVersion, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, str(version.version), key, value)
 
     def challenge(self, name: str, version: ModelVersion) -> None:
         """Point the alias `challenger` at a version."""

@@ -1,0 +1,86 @@
+"""Does a table of certificates stand? What follows from its own rows, and a trial of a sample of them with fresh noise.
+
+A row that answers class c with p_lower and a radius claims that the probability p of c under the noise is at least
+p_claimed = max(p_lower, Phi(radius / sigma)). With k hits in n fresh samples the row is contradicted where k hits or
+fewer have probability at most failure_prob under p_claimed.
+
+False alarms: an honest row is wrong with probability at most failure_prob, over the noise that made it, and one that is
+right is contradicted with probability at most failure_prob, over the fresh noise. So an image of an honest table is
+contradicted with probability at most 2 failure_prob, and independently of all others, as each has noise of its own: the
+number of contradictions among the images drawn exceeds a Binomial(images, 2 failure_prob) variable's quantile no more
+often than that variable does. The images must be drawn from all rows, those that abstain too: among the certified rows
+alone, the share of wrong ones is not bounded by failure_prob.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+from scipy.stats import binom
+
+from components.certification.bounds import DECIMALS, certified_radius, lower_bound
+from components.certification.sequential import anytime_lower_bound, decide
+from components.certification.table import ABSTAIN
+
+TOLERANCE = 1.5 * 10**-DECIMALS
+"""Between two computations of one written number: other versions of the libraries may floor it differently."""
+
+
+def inconsistent_rows(table: pd.DataFrame, identity: dict) -> list[int]:
+    """The numbers of the images whose row claims more than its own counts give.
+
+    Args:
+        table: of either procedure, with all its columns.
+        identity: what the table is a function of: sigma, failure_prob and, for preset radii, the radii.
+    """
+    claims = preset_claim if identity["mode"] == "sequential" else reference_claim
+    wrong = []
+    for row in table.to_dict("records"):
+        counts = [int(count) for count in str(row["counts"]).split()]
+        p_lower, radius = claims(row, counts, identity)
+        answers_selected = row["predict"] in (ABSTAIN, row["selected"])
+        if (
+            not answers_selected
+            or sum(counts) != row["n"]
+            or row["correct"] != int(row["predict"] == row["label"])
+            or row["p_lower"] > p_lower + TOLERANCE
+            or row["radius"] > (radius if row["predict"] != ABSTAIN else 0) + TOLERANCE
+        ):
+            wrong.append(int(row["idx"]))
+    return wrong
+
+
+def reference_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[float, float]:
+    """p_lower and radius that a row's counts give by Clopper-Pearson."""
+    p_lower = lower_bound(counts[row["selected"]], sum(counts), identity["failure_prob"])
+    return p_lower, certified_radius(p_lower, identity["sigma"]) if p_lower > 0.5 else 0.0
+
+
+def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[float, float]:
+    """p_lower and the largest accepted radius that a row's looks give; 0 where a look has more than its counts."""
+    looks = [tuple(map(int, look.split("/"))) for look in str(row["looks"]).split()]
+    hits = counts[row["selected"]]
+    if len(looks) != len(identity["radii"]) or any(k > hits or not k <= t <= sum(counts) for k, t in looks):
+        return 0.0, 0.0
+    failure_prob, accepted = identity["failure_prob"], [0.0]
+    for radius, (k, t) in zip(identity["radii"], looks, strict=True):
+        if decide(k, t, radius / identity["sigma"], failure_prob, identity["reject_prob"]).item() == "accept":
+            accepted.append(radius)
+    return max(anytime_lower_bound(k, t, failure_prob) for k, t in looks), max(accepted)
+
+
+def claimed_probability(predict: int, p_lower: float, radius: float, sigma: float) -> float:
+    """What a row says p is at least; 0 where it abstains and claims nothing."""
+    return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / sigma)), 0.5)
+
+
+def is_contradicted(k: int, n: int, p_claimed: float, failure_prob: float) -> bool:
+    """Whether `k` hits in `n` fresh samples are too few for a probability of `p_claimed` or more."""
+    return bool(binom.cdf(k, n, p_claimed) <= failure_prob)
+
+
+def contradictions_needed(images: int, failure_prob: float, false_alarm: float) -> int:
+    """The fewest contradictions among the images that an honest table has with probability at most `false_alarm`."""
+    needed = np.arange(1, images + 2)
+    return int(needed[binom.sf(needed - 1, images, 2 * failure_prob) <= false_alarm][0])

@@ -1,0 +1,216 @@
+"""The service: the smoothed classifier over HTTP, with limits, back-pressure, one log line per request and metrics.
+
+    POST /invocations   {"inputs": [[...]], "params": {"n": ..., "failure_prob": ..., "radius": ...}}
+    GET  /health        200 once the model is loaded, checked and warm
+    GET  /metrics       for Prometheus
+
+The request is that of MLflow's own server. A refusal is {"message": one sentence}, with status 400 (the request is
+wrong), 401 (the token is), 413 (too large), 415 (not JSON), 503 (too much work at once: try again after Retry-After
+seconds) or 504 (it would take too long); 500 is an error of the service.
+"""
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from components.serving.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
+
+PROCEDURES = ("reference", "preset")
+PARAMS = ("n", "failure_prob", "radius")
+OPEN_PATHS = ("/health", "/ping")
+RETRY_AFTER = 1
+"""Seconds after which a caller that was sent away may ask again."""
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """What the service takes on, beside the `Limits` of one request to the classifier."""
+
+    request_bytes: int = 16 * 2**20
+    concurrent: int = 8
+    """Requests worked on at once; the next one is sent away."""
+
+
+DEFAULT_LIMITS = ServiceLimits()
+
+
+class Refusal(Exception):
+    """A request that is not answered: its status and the sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Metrics:
+    """What an operator watches: above all, whether answers drift toward abstention."""
+
+    def __init__(self, classifier: SmoothedClassifier) -> None:
+        self.registry = CollectorRegistry()
+        largest = 5 * classifier.card.sigma
+        radii = [largest * i / 20 for i in range(21)]
+        self.requests = self._add(Counter, "smoothed_requests", "Requests by status", ["status"])
+        self.answers = self._add(Counter, "smoothed_answers", "Images by answer", ["procedure", "answer"])
+        self.radii = self._add(
+            Histogram, "smoothed_radius", "Radii of all answers, 0 of abstentions", ["procedure"], buckets=radii
+        )
+        for procedure in PROCEDURES:  # seen from the start
+            self.radii.labels(procedure)
+            for answer in ("certified", "abstained"):
+                self.answers.labels(procedure, answer)
+        self.samples = self._add(Counter, "smoothed_samples", "Noisy samples classified, after the selection")
+        self.seconds = self._add(Histogram, "smoothed_request_seconds", "Time of answered requests")
+        self.inside = self._add(Gauge, "smoothed_requests_inside", "Requests being worked on")
+        model = self._add(Gauge, "smoothed_model", "The model that answers", ["name", "version", "weights_sha256"])
+        self.model = {"model": classifier.origin.name, "version": classifier.origin.version}
+        model.labels(classifier.origin.name, classifier.origin.version, classifier.card.weights_sha256).set(1)
+
+    def _add(self, kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return kind(*arguments, registry=self.registry, **options)
+
+    def count(self, answers: pd.DataFrame, radius: float | None, seconds: float) -> None:
+        """Count a request that was answered at a preset radius, or at none."""
+        procedure = PROCEDURES[radius is not None]
+        abstained = int(answers["abstain"].sum())
+        self.answers.labels(procedure, "abstained").inc(abstained)
+        self.answers.labels(procedure, "certified").inc(len(answers) - abstained)
+        for certified in answers["radius"]:
+            self.radii.labels(procedure).observe(certified)
+        self.samples.inc(int(answers["n"].sum()))
+        self.seconds.observe(seconds)
+        self.requests.labels("200").inc()
+
+
+def create_app(
+    classifier: SmoothedClassifier, *, token: str | None = None, limits: ServiceLimits = DEFAULT_LIMITS
+) -> FastAPI:
+    """The service around a classifier.
+
+    Args:
+        token: what callers must send as `Authorization: Bearer <token>`, except for /health.
+    """
+    app = FastAPI(title="smoothed classifier", docs_url=None, redoc_url=None, openapi_url=None)
+    metrics = Metrics(classifier)
+    workers = ThreadPoolExecutor(limits.concurrent, "requests")
+    inside = 0
+
+    @app.middleware("http")
+    async def check_token(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if token is not None and request.url.path not in OPEN_PATHS and not has_token(request, token):
+            return refuse(metrics, Refusal(401, "the header 'Authorization: Bearer <token>' is missing or wrong"))
+        return await call_next(request)
+
+    @app.get("/health")
+    @app.get("/ping")
+    async def health() -> dict[str, str]:
+        return {"status": "ready", "model": classifier.origin.name, "version": classifier.origin.version}
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/invocations")
+    async def invocations(request: Request) -> Response:
+        nonlocal inside
+        if inside >= limits.concurrent:
+            sentence = f"busy with the limit of {limits.concurrent} requests at once: try again later"
+            return refuse(metrics, Refusal(503, sentence))
+        inside += 1
+        metrics.inside.set(inside)
+        begin = time.perf_counter()
+        try:
+            body = await read_body(request, limits.request_bytes, classifier.limits.seconds)
+            answers, asked = await asyncio.get_running_loop().run_in_executor(workers, answer, classifier, body)
+        except Refusal as refusal:
+            return refuse(metrics, refusal)
+        except Exception as error:  # the caller learns that it is not their request, the log what it is
+            return refuse(metrics, Refusal(500, "the service failed to answer: see its log"), reason=repr(error))
+        finally:
+            inside -= 1
+            metrics.inside.set(inside)
+        metrics.count(answers, asked["radius"], time.perf_counter() - begin)
+        return Response(
+            json.dumps({"predictions": answers.to_dict("records"), "params": asked, **metrics.model}) + "\n",
+            media_type="application/json",
+        )
+
+    return app
+
+
+def has_token(request: Request, token: str) -> bool:
+    """Compared in constant time."""
+    given = request.headers.get("authorization", "")
+    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+
+async def read_body(request: Request, most: int, seconds: float) -> bytes:
+    """The body of a request, never more of it in memory than `most` bytes and what came last."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(415, "the content type must be application/json")
+    too_large = Refusal(413, f"the request is larger than the limit of {most} bytes")
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        raise Refusal(504, f"the request did not arrive within the limit of {seconds:g} seconds") from None
+    return bytes(body)
+
+
+def answer(classifier: SmoothedClassifier, body: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The certificates of a request, and the params that they are of."""
+    try:
+        images, params = parse(body)
+        answers = classifier.certify(images, **params)
+    except TooSlow as error:
+        raise Refusal(504, str(error)) from None
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+    return answers, {"n": classifier.n, "failure_prob": classifier.failure_prob, "radius": None} | params
+
+
+def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Images and params of a request.
+
+    Raises:
+        ValueError: one sentence that says what is wrong.
+    """
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("the request is not JSON") from None
+    if not isinstance(request, dict) or "inputs" not in request or set(request) - {"inputs", "params"}:
+        raise ValueError("the request must be a JSON object with the key inputs, and params where they are wanted")
+    params = {} if request.get("params") is None else request["params"]
+    if not isinstance(params, dict):
+        raise ValueError("params must be a JSON object")
+    if unknown := set(params) - set(PARAMS):
+        raise ValueError(f"params has {sorted(unknown)[0]!r}: it may have {', '.join(PARAMS)}")
+    given = {name: value for name, value in params.items() if value is not None}
+    return images_of(request["inputs"]), given
+
+
+def refuse(metrics: Metrics, refusal: Refusal, **details: Any) -> Response:
+    """The response to a request that is not answered, counted and logged."""
+    metrics.requests.labels(str(refusal.status)).inc()
+    line = {"event": "refused", "time": time.time(), **metrics.model, "status": refusal.status, "message": str(refusal)}
+    REQUESTS.info(json.dumps(line | details))
+    headers = {503: {"Retry-After": str(RETRY_AFTER)}, 401: {"WWW-Authenticate": "Bearer"}}
+    body = json.dumps({"message": str(refusal)}) + "\n"
+    return Response(body, refusal.status, headers.get(refusal.status), media_type="application/json")
