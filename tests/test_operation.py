@@ -1,0 +1,233 @@
+"""Scheduled runs as they are operated: a real Prefect server, worker and cron, real DVC, git and MLflow."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_pipeline import copy_project, edit, environment, run, stages_run
+
+pytestmark = pytest.mark.slow
+FLOW = [sys.executable, "-m", "pipelines.flow"]
+ONE_LEVEL = {r'\n  "1.0":(\n    .*)*': ""}
+LONG = {r"epochs: 2\b": "epochs: 200"}
+
+
+class Server:
+    """A Prefect server of its own, and its API."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as any_port:
+            any_port.bind(("127.0.0.1", 0))
+            self.port = any_port.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": self.url, "PREFECT_UI_ENABLED": "false"}
+        self.start()
+
+    def start(self) -> None:
+        command = ["prefect", "server", "start", "--port", str(self.port)]
+        with open(os.devnull, "w") as nothing:
+            self.process = subprocess.Popen(
+                command, env=environment() | self.environment, stdout=nothing, stderr=nothing, start_new_session=True
+            )
+        wait_until(self.answers, seconds=180)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.get("/health"))
+        except OSError:
+            return False
+
+    def get(self, path: str, body: object = None) -> object:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    def flow_runs(self, flow: str) -> list[dict]:
+        """The newest first; those that have been started or are over."""
+        body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        found = self.get("/flow_runs/filter", body)
+        return [entry for entry in found if entry["state_type"] not in ("SCHEDULED", "PENDING")]
+
+    def start_run(self) -> str:
+        deployment = self.get("/deployments/name/retrain/nightly")["id"]
+        return self.get(f"/deployments/{deployment}/create_flow_run", {})["id"]
+
+    def state(self, flow_run: str) -> tuple[str, str]:
+        state = self.get(f"/flow_runs/{flow_run}")["state"]
+        return state["type"], state["name"]
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def wait_until(reached, seconds=300):
+    end = time.monotonic() + seconds
+    while not (result := reached()):
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+    return result
+
+
+def commit(project: Path, message: str) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    subprocess.run(["git", *identity, "commit", "-qam", message], cwd=project, check=True)
+
+
+def trainers(project: Path) -> list[psutil.Process]:
+    """The processes that train below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "pipelines.train" in process.cmdline() and process.cwd().startswith(str(project)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_training(project: Path) -> bool:
+    """Whether a training is under way that has saved a checkpoint."""
+    return bool(trainers(project)) and any(project.glob(".state/checkpoints/*/epoch-*.pt"))
+
+
+def has_kept(project: Path) -> bool:
+    return any(project.glob(".state/checkpoints/*/epoch-*.pt"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def nightly(tmp_path_factory, server) -> Path:
+    """A project of one noise level that the flow for scheduled runs has brought up to date once."""
+    project = copy_project(tmp_path_factory.mktemp("nightly"))
+    edit(project / "params.yaml", ONE_LEVEL)
+    commit(project, "one noise level")
+    done = run(project, *FLOW, "run", "--worktree", **server.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "new: validate, train@0.5, certify@0.5, evaluate" in done.stderr
+    return project
+
+
+@pytest.fixture
+def training(nightly) -> Iterator[Path]:
+    """The project with a training that takes minutes committed; as it was, afterwards."""
+    before = subprocess.run(["git", "rev-parse", "HEAD"], cwd=nightly, capture_output=True, text=True).stdout.strip()
+    for path in nightly.glob(".state/checkpoints/*/*"):
+        path.unlink()
+    edit(nightly / "params.yaml", LONG)
+    commit(nightly, "a longer training")
+    yield nightly
+    assert trainers(nightly) == []
+    subprocess.run(["git", "reset", "-q", "--hard", before], cwd=nightly, check=True)
+
+
+def start(project: Path, server: Server, *arguments: str) -> subprocess.Popen:
+    """A command of the flow in the background, its output in `output` beside the project's files."""
+    with (project / "output.tmp").open("w") as output:
+        return subprocess.Popen(
+            [*FLOW, *arguments],
+            cwd=project,
+            env=environment() | server.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+# --- the worktree ------------------------------------------------------------------------------------------------
+
+
+def test_the_working_copy_is_untouched_and_finds_the_results_in_the_shared_cache(nightly):
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=nightly, capture_output=True, text=True).stdout
+    assert status == ""
+    assert not (nightly / "data/prepared/train").exists()
+    assert not (nightly / "models/0.5").exists()
+    provenance = json.loads((nightly / ".state/scheduled/training_logs/0.5/provenance.json").read_text())
+    assert provenance["git_state"] == "clean"
+    by_hand = run(nightly, "dvc", "repro")
+    assert stages_run(by_hand) == ["register"]
+    assert "digits-sigma-0.5 v1" in by_hand.stdout
+    subprocess.run(["git", "clean", "-fdq"], cwd=nightly, check=True)
+
+
+def test_two_runs_at_once_take_turns_and_find_nothing_new(nightly, server):
+    first = start(nightly, server, "run", "--worktree")
+    second = run(nightly, *FLOW, "run", "--worktree", **server.environment)
+    assert first.wait() == second.returncode == 0
+    both = second.stdout + second.stderr + (nightly / "output.tmp").read_text()
+    assert both.count("waiting for the run of process") == 1
+    assert both.count("nothing new: every stage was up to date\n") == 2
+    assert "Running stage 'train" not in both
+
+
+# --- stopped, killed, out of time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_run_leaves_no_trainer_and_the_next_one_resumes(training, server, number):
+    flow = start(training, server, "run", "--worktree")
+    wait_until(lambda: is_training(training))
+    flow.send_signal(number)
+    code = flow.wait(60)
+    wait_until(lambda: trainers(training) == [], seconds=60)
+    assert code == {signal.SIGINT: 75, signal.SIGKILL: -signal.SIGKILL}.get(number, code) != 0
+    again = start(training, server, "run", "--worktree")
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text())
+    again.send_signal(signal.SIGINT)
+    assert again.wait(60) == 75
+    assert "stopped; what is finished is kept" in (training / "output.tmp").read_text()
+
+
+def test_a_stage_at_its_time_budget_is_neither_a_failure_nor_a_success(training, server):
+    edit(
+        training / "dvc.yaml",
+        {r"pipelines.train --sigma \$\{key\}": "pipelines.train --sigma ${key} --max-minutes 0.05"},
+    )
+    commit(training, "a time budget")
+    done = run(training, *FLOW, "run", "--worktree", **server.environment)
+    assert done.returncode == 75, done.stderr
+    assert "train@0.5 stopped early; all of it is kept, the next run goes on" in done.stderr
+    assert done.stderr.count("Running stage 'train@0.5'") == 1, "it was tried again"
+    (newest, *_) = server.flow_runs("retrain")
+    assert (newest["state_type"], newest["state_name"]) == ("CANCELLED", "StoppedEarly")
+
+
+def test_a_timeout_interrupts_a_training_and_is_tried_again_as_often_as_dvc_yaml_says(training, server):
+    edit(training / "dvc.yaml", {"retries: 1, timeout_minutes: 20160": "retries: 1, timeout_minutes: 0.3"})
+    commit(training, "a short timeout")
+    done = run(training, *FLOW, "run", "--worktree", **server.environment)
+    assert done.returncode == 1
+    assert done.stderr.count("Running stage 'train@0.5'") == 2
+    assert "continuing after epoch" in done.stderr
+    assert "error: stage train@0.5 was stopped at its timeout of 0.3 minutes" in done.stderr
+
+
+def test_a_prefect_server_that_dies_costs_no_training(training, server):
+    flow = start(training, server, "run", "--worktree")
+    wait_until(lambda: is_training(training))
+    server.stop()
+    try:
+        time.sleep(5)
+        still = bool(trainers(training))
+    finally:
+        server.start()
+    flow.send_signal(signal.SIGINT)
+    flow.wait(120)
+    assert still
+    assert has_kept(training)
