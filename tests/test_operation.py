@@ -231,3 +231,63 @@ def test_a_prefect_server_that_dies_costs_no_training(training, server):
     flow.wait(120)
     assert still
     assert has_kept(training)
+
+
+# --- schedules ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
+    known = {entry["id"] for entry in server.flow_runs("retrain")}
+    serving = start(nightly, server, "serve", "--cron", "* * * * *")
+
+    def fired():
+        new = [entry for entry in server.flow_runs("retrain") if entry["id"] not in known]
+        return [entry for entry in new if entry["state_type"] == "COMPLETED" and entry["auto_scheduled"]]
+
+    try:
+        (entry, *_) = wait_until(fired)
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        serving.wait(60)
+    assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
+
+
+@pytest.fixture
+def worker(nightly, server) -> Iterator[subprocess.Popen]:
+    """A worker that runs what prefect.yaml deploys, in the project."""
+    prefect = ["prefect", "--no-prompt"]
+    for command in (["work-pool", "create", "--type", "process", "--overwrite", "local"], ["deploy", "--all"]):
+        done = run(nightly, *prefect, *command, **server.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with (nightly / "output.tmp").open("w") as output:
+        process = subprocess.Popen(
+            [*prefect, "worker", "start", "--pool", "local"],
+            cwd=nightly,
+            env=environment() | server.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    yield process
+    process.terminate()
+    process.wait(60)
+
+
+def test_a_worker_runs_the_deployment_one_at_a_time_and_cancelling_stops_the_trainer(training, server, worker):
+    assert server.get("/deployments/name/retrain/nightly")["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    first = server.start_run()
+    wait_until(lambda: is_training(training))
+    second = server.start_run()
+    wait_until(lambda: server.state(second) == ("SCHEDULED", "AwaitingConcurrencySlot"))
+    server.get(f"/flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
+    wait_until(lambda: server.state(first)[0] == "CANCELLED")
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text())  # says the second one
+    assert len(trainers(training)) == 1
+    flow = next(process for process in trainers(training)[0].parents() if "prefect" in " ".join(process.cmdline()))
+    flow.kill()
+    wait_until(lambda: trainers(training) == [])
+    wait_until(lambda: server.state(second)[0] == "CRASHED")
+    third = server.start_run()
+    wait_until(lambda: trainers(training))
+    server.get(f"/flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
+    wait_until(lambda: server.state(third)[0] == "CANCELLED")
