@@ -76,7 +76,11 @@ def artifact_paths():
     functions = {name: value for name, value in known if getattr(value, "__module__", "") == artifacts.__name__}
     per_sigma = {name: f(SIGMA) for name, f in functions.items() if list(inspect.signature(f).parameters) == ["sigma"]}
     constants = {name: value for name, value in known if isinstance(value, Path) and not value.is_absolute()}
-    return {name: path for name, path in (constants | per_sigma).items() if path != artifacts.PARAMS}
+    return {
+        name: path
+        for name, path in (constants | per_sigma).items()
+        if path not in (artifacts.PARAMS, artifacts.PROMOTION)
+    }
 
 
 # --- imports -----------------------------------------------------------------------------------------------------
