@@ -15,18 +15,15 @@ from components.files import locked, read_json
 from components.identity import hash_file, hash_value
 from components.model_card import ModelCard, load_card
 from components.params import Params, level_key
-from components.registry.tracking import Tracking, TrackingError
+from components.registry.tracking import Tracking, in_one_line
 from pipelines import artifacts
 from pipelines.command import run_stage
 
 
 def run(params: Params) -> None:
-    try:
-        with locked(artifacts.registration_lock()):  # else two registrations of one content make two versions
-            register_all(params)
-    except TrackingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"MLflow did not take the results ({reason}): all is in files, run this stage again") from None
+    # one registration at a time, else two of the same content would make two versions of it
+    with in_one_line("all is in files, run this stage again"), locked(artifacts.registration_lock()):
+        register_all(params)
 
 
 def register_all(params: Params) -> None:

@@ -13,9 +13,8 @@ from components.certification import table
 from components.evaluation.verdict import Certified
 from components.files import read_json, replaced
 from components.identity import hash_file, hash_value
-from components.model_card import CARD, ModelCard, load_card
+from components.model_card import CARD, WEIGHTS, ModelCard, load_card
 from components.registry.tracking import CONTENT
-from components.trained_model import WEIGHTS
 
 WEIGHTS_SHA256 = "weights_sha256"
 """Tag of a version: the hash of its weights."""

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,8 +28,16 @@ TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
 CHALLENGER = "challenger"
-TrackingError = MlflowException
-"""What any call here may raise."""
+
+
+@contextlib.contextmanager
+def in_one_line(remedy: str) -> Iterator[None]:
+    """What MLflow raises as a ValueError of one line."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"MLflow did not answer ({reason}): {remedy}") from None
 
 
 class Tracking:
