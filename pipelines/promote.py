@@ -23,6 +23,7 @@ from components.files import write_json, write_text
 from components.identity import hash_value
 from components.params import Params, level_key
 from components.registry.aliases import BY, EXPIRES, STAYS, OutdatedVerdict
+from components.registry.tracking import in_one_line
 from pipelines import artifacts
 from pipelines.command import BAD_PARAMETERS, guard, load_params
 from pipelines.contest import Contest, connect, promotions_at, verdicts
