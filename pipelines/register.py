@@ -120,12 +120,14 @@ def register_version(
     """The model version of this content, made where it is new, as the challenger; its name and number."""
     name = f"{params.register.name}-sigma-{level_key(sigma)}"
     version = tracking.find_version(name, content)
+    tags = {key: str(value) for key, value in (facts_of(sigma, summary) | flat_metrics(summary)).items()}
     if version is None:
         from components.registry.smoothed_model import log_model  # imports torch: only where there is a new version
 
         uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
-        tags = {key: str(value) for key, value in (facts_of(sigma, summary) | flat_metrics(summary)).items()}
         version = tracking.register(name, uri, content, tags)
+    else:
+        tracking.add_missing_tags(version, tags)
     tracking.challenge(name, version)
     return f"{name} v{version.version}"
 

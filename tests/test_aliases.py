@@ -183,6 +183,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import mlflow
+from mlflow import MlflowClient
 from components.registry.aliases import Promotions
 
 uri, name, locks, step, action = sys.argv[1:]

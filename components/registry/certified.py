@@ -22,7 +22,7 @@ WEIGHTS_SHA256 = "weights_sha256"
 
 def table_of(client: MlflowClient, version: ModelVersion) -> Certified | None:
     """The newest table in a version's run, if it was made with the version's weights. It may be a newer one than that
-    which the version was registered with; see `refuse_other_content`."""
+    which the version was registered with; see `registered_table`."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = Path(client.download_artifacts(str(version.run_id), "certificates", folder))
@@ -31,6 +31,8 @@ def table_of(client: MlflowClient, version: ModelVersion) -> Certified | None:
                 return None
             raise
         except OSError:  # what a local store says of artifacts that are not there
+            return None
+        if not (files / table.IDENTITY).exists():  # a server answers with an empty folder
             return None
         identity = read_json(files / table.IDENTITY, "register the model again")
         if identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):

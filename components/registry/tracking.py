@@ -187,6 +187,11 @@ class Tracking:
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
             return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
 
+    def add_missing_tags(self, version: ModelVersion, tags: dict[str, str]) -> None:
+        """What versions did not say of themselves when this one was made, or radii that were not reported then."""
+        for key in tags.keys() - version.tags.keys():
+            self.client.set_model_version_tag(version.name, str(version.version), key, tags[key])
+
     def challenge(self, name: str, version: ModelVersion) -> None:
         """Point the alias `challenger` at a version."""
         try:
