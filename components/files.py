@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -36,6 +37,15 @@ def replaced(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for place in places:
             remove(place)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is made; the system lets go of it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def remove(path: Path) -> None:

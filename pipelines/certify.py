@@ -46,13 +46,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="take over the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
     )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="of the weights (default: models/SIGMA)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table (default: certificates/SIGMA)")
 
 
-def run(params: Params, sigma: float, merge: Sequence[Path] = ()) -> None:
+def run(
+    params: Params, sigma: float, merge: Sequence[Path] = (), model: Path | None = None, to: Path | None = None
+) -> None:
+    model = model or artifacts.model(sigma)
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
-    network, card = trained_model.load(artifacts.model(sigma), device)
-    check_fit(card, description, sigma)
+    network, card = trained_model.load(model, device)
+    check_fit(card, description, sigma, model)
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))
     sampler = Sampler(
         network,
@@ -81,8 +86,10 @@ def run(params: Params, sigma: float, merge: Sequence[Path] = ()) -> None:
         together(size)
     if rank == 0:
         lines = rows.reread()
-        table.write(artifacts.certificates(sigma), (lines[index] for index in indices), procedure.columns)
-        write_json(artifacts.certificates_identity(sigma), identity)
+        folder = to or artifacts.certificates(sigma).parent
+        rows_in_order = (lines[index] for index in indices)
+        table.write(folder / artifacts.certificates(sigma).name, rows_in_order, procedure.columns)
+        write_json(folder / artifacts.certificates_identity(sigma).name, identity)
 
 
 @contextmanager
@@ -217,12 +224,12 @@ def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
     return {index: line for _, lines in sorted(found, key=lambda item: item[0]) for index, line in lines.items()}
 
 
-def check_fit(card: ModelCard, description: Description, sigma: float) -> None:
+def check_fit(card: ModelCard, description: Description, sigma: float, model: Path) -> None:
     """Refuse weights that were trained for other data or another sigma."""
     if card.sigma != sigma:
-        raise ValueError(f"{artifacts.model(sigma)} was trained at sigma {card.sigma}, not {sigma}: train it again")
+        raise ValueError(f"{model} was trained at sigma {card.sigma}, not {sigma}: train it again")
     if (card.image_shape, card.classes) != (description.image_shape, description.classes):
-        raise ValueError(f"{artifacts.model(sigma)} was trained on other image shapes or classes: train it again")
+        raise ValueError(f"{model} was trained on other image shapes or classes: train it again")
 
 
 def common_facts(sampler: Sampler, card: ModelCard, description: Description, seed: int) -> dict[str, Any]:
