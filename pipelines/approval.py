@@ -40,18 +40,19 @@ class Answer(RunInput):
 
 
 @flow(name="approval", flow_run_name="{model}-v{version}")
-def approval(model: str, version: str, sigma: str, commit: str, report: str, hours: float) -> None:
+def approval(model: str, version: str, sigma: str, until: datetime, commit: str, report: str) -> None:
     """Ask whether a challenger becomes champion, and do as the answer says; silence keeps the champion.
 
     Args:
         model, version: the challenger in the registry.
         sigma: its noise level.
+        until: after it the question can no longer be answered.
         commit: of the project that asks.
         report: the verdict with its evidence, in Markdown.
-        hours: after which the question can no longer be answered.
     """
     form = Answer.with_initial_data(description=report)
-    answer = suspend_flow_run(wait_for_input=form, timeout=int(3600 * hours), key="answer")
+    seconds = (until - datetime.now(UTC)).total_seconds()
+    answer = suspend_flow_run(wait_for_input=form, timeout=max(1, int(seconds)), key="answer")
     # here the run goes on, from its start and perhaps elsewhere, once it is answered
     verb = "approve" if answer.promote else "refuse"
     command = [sys.executable, "-m", "pipelines.promote", verb, "--sigma", sigma, "--version", version]
@@ -59,7 +60,7 @@ def approval(model: str, version: str, sigma: str, commit: str, report: str, hou
         Processes().run("promote", [*command, "--by", answer.name], folder, get_run_logger().info)
 
 
-def ask(questions: list[dict[str, Any]], commit: str, report: str, hours: float, say: Callable[[str], None]) -> None:
+def ask(questions: list[dict[str, Any]], commit: str, report: str, say: Callable[[str], None]) -> None:
     """Start a run of `approval` for each question that has none yet.
 
     Args:
@@ -68,14 +69,14 @@ def ask(questions: list[dict[str, Any]], commit: str, report: str, hours: float,
     for level in questions:
         model, version, sigma = level["model"], level["challenger"], level["sigma"]
         say(f"{model} v{version} waits for a person: python -m pipelines.promote approve --sigma {sigma}, or refuse")
-        facts = {"model": model, "version": version, "sigma": sigma}
+        facts = {"model": model, "version": version, "sigma": sigma, "until": level["expires"]}
         try:
             run_deployment(
                 f"{approval.name}/{DEPLOYMENT}",
-                parameters=facts | {"commit": commit, "report": report, "hours": hours},
+                parameters=facts | {"commit": commit, "report": report},
                 timeout=0,  # do not wait for it
                 as_subflow=False,
-                idempotency_key=f"{model}-v{version}",
+                idempotency_key=f"{model}-v{version}-{level['expires']}",
             )
         except ObjectNotFound:
             say("the flow approval is not deployed here: answer on the command line")

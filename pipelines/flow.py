@@ -5,8 +5,6 @@ Prefect calls DVC, never the reverse: a task is `dvc repro --single-item STAGE`,
 """
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -35,6 +33,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from components import notify
 from components import params as parameters
 from components.device import available_cores
 from components.files import read_json
@@ -42,7 +41,6 @@ from pipelines import approval, artifacts, worktree
 from pipelines.command import FAILED, STOPPED_EARLY, load_params
 from pipelines.stages import Processes, Stage, StageStopped, dvc_repro, has_run, read_graph
 
-VERDICT, VERDICT_PAGE = Path("evaluation/promotion/verdict.json"), Path("evaluation/promotion/verdict.md")
 PREPARE = "prepare"
 RETRY_SECONDS = 10
 TASKS: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=available_cores())
@@ -116,12 +114,12 @@ def retrain() -> State:
             sweep()
             commit = worktree.check_out(say)
             line = retrain_in(worktree.scheduled(), processes)
-            if importlib.util.find_spec("pipelines.promote"):
-                promote(worktree.scheduled(), commit, processes)
+            promote(worktree.scheduled(), commit, processes)
     except StageStopped as stop:
         return stopped(stop)
     except Exception as error:
-        send("failure", {"flow_run": flow_run.name, "error": str(error)}, key=f"failure-{flow_run.id}")
+        facts = {"flow_run": flow_run.name, "error": str(error)}
+        notify.send("failure", facts, str(flow_run.id), artifacts.notifications())
         raise
     say(line)
     return Completed(message=line)
@@ -142,11 +140,6 @@ def retrain_in(folder: Path, processes: Processes) -> str:
     return f"new: {', '.join(new)}" if new else "nothing new: every stage was up to date"
 
 
-def send(event: str, facts: dict[str, object], key: str) -> None:
-    if importlib.util.find_spec("components.notify"):
-        importlib.import_module("components.notify").send(event, facts, key)
-
-
 def stopped(stop: StageStopped) -> State:
     """Neither done nor failed."""
     return Cancelled(name="StoppedEarly", message=str(stop))
@@ -157,12 +150,11 @@ def promote(folder: Path, commit: str, processes: Processes) -> None:
     """Compare the challengers with the champions, publish the verdict and put open questions to a person."""
     say = get_run_logger().info
     processes.run("promote", [sys.executable, "-m", "pipelines.promote"], folder, say)
-    report = (folder / VERDICT_PAGE).read_text(encoding="utf-8")
+    verdict = folder / artifacts.PROMOTION
+    report = (verdict / "verdict.md").read_text(encoding="utf-8")
     create_markdown_artifact(report, key="verdict", description=f"challengers and champions at commit {commit[:12]}")
-    levels = read_json(folder / VERDICT, "run python -m pipelines.promote")["levels"]
-    questions = [level for level in levels if level["approval"] == "asked"]
-    hours = parameters.load(folder / artifacts.PARAMS).promote.approval_hours
-    approval.ask(questions, commit, report, hours, say)
+    levels = read_json(verdict / "verdict.json", "run python -m pipelines.promote")["levels"]
+    approval.ask([level for level in levels if level["approval"] == "asked"], commit, report, say)
 
 
 def sweep() -> None:

@@ -6,9 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -150,6 +153,23 @@ def start(project: Path, server: Server, *arguments: str) -> subprocess.Popen:
         )
 
 
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict]]]:
+    """The URL of a web server, and what was posted to it."""
+    heard = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}/", heard
+        listener.shutdown()
+
+
 # --- the worktree ------------------------------------------------------------------------------------------------
 
 
@@ -211,11 +231,15 @@ def test_a_stage_at_its_time_budget_is_neither_a_failure_nor_a_success(training,
 def test_a_timeout_interrupts_a_training_and_is_tried_again_as_often_as_dvc_yaml_says(training, server):
     edit(training / "dvc.yaml", {"retries: 1, timeout_minutes: 20160": "retries: 1, timeout_minutes: 0.3"})
     commit(training, "a short timeout")
-    done = run(training, *FLOW, "run", "--worktree", **server.environment)
+    with webhook() as (url, heard):
+        done = run(training, *FLOW, "run", "--worktree", SMOOTHMIX_WEBHOOK_URL=url, **server.environment)
     assert done.returncode == 1
     assert done.stderr.count("Running stage 'train@0.5'") == 2
     assert "continuing after epoch" in done.stderr
     assert "error: stage train@0.5 was stopped at its timeout of 0.3 minutes" in done.stderr
+    (message,) = heard
+    assert message["event"] == "failure"
+    assert message["error"].startswith("stage train@0.5 was stopped at its timeout")
 
 
 def test_a_prefect_server_that_dies_costs_no_training(training, server):
@@ -252,7 +276,7 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
     assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(nightly, server) -> Iterator[subprocess.Popen]:
     """A worker that runs what prefect.yaml deploys, in the project."""
     prefect = ["prefect", "--no-prompt"]
@@ -291,3 +315,21 @@ def test_a_worker_runs_the_deployment_one_at_a_time_and_cancelling_stops_the_tra
     wait_until(lambda: trainers(training))
     server.get(f"/flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
     wait_until(lambda: server.state(third)[0] == "CANCELLED")
+
+
+def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_carried_out(nightly, server, worker):
+    edit(nightly / "params.yaml", {"approval: on_hold": "approval: always", "seed: 0": "seed: 1"})
+    commit(nightly, "ask before every promotion")
+    night = server.start_run()
+    wait_until(lambda: server.state(night)[0] == "COMPLETED")
+    (verdict, *_) = server.get("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["verdict"]}}})
+    assert "waits for an answer" in verdict["data"]
+    (question,) = wait_until(lambda: server.flow_runs("approval"))
+    wait_until(lambda: server.state(question["id"]) == ("PAUSED", "Suspended"))
+    assert question["name"] == "digits-sigma-0.5-v2"
+    refused = server.get(f"/flow_runs/{question['id']}/resume", {"run_input": {"promote": "perhaps", "name": "ann"}})
+    assert refused["status"] == "REJECT"
+    server.get(f"/flow_runs/{question['id']}/resume", {"run_input": {"promote": True, "name": "ann"}})
+    wait_until(lambda: server.state(question["id"])[0] == "COMPLETED")
+    champion = run(nightly, sys.executable, "-m", "pipelines.lookup", "history")
+    assert "ann" in champion.stdout, champion.stdout + champion.stderr
