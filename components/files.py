@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -46,6 +46,22 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+_CLAIMED: list[IO[str]] = []
+
+
+def claim(folder: Path) -> None:
+    """Have a folder for this process alone until it ends, waiting for another process that has it."""
+    path = folder.with_name(f"{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for the process that has {folder}", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    _CLAIMED.append(file)  # closed, and so unlocked, by the system
 
 
 def remove(path: Path) -> None:

@@ -28,7 +28,7 @@ from components.data.pixels import to_unit_interval
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
 from components.device import available_cores, use_device
-from components.files import read_json, write_json
+from components.files import claim, read_json, write_json
 from components.identity import derive_seed, hash_code, hash_value
 from components.model_card import ModelCard
 from components.params import Certify, Params
@@ -75,6 +75,9 @@ def run(
     indices = range(0, len(split.labels), params.certify.every)
 
     with sharing() as (rank, size):
+        if rank == 0:
+            claim(artifacts.partial_table(hash_value(identity)))
+        together(size)
         rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=rank)
         if merge and rank == 0:
             for folder in merge:

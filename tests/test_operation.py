@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from test_pipeline import copy_project, edit, environment, run, stages_run
 
 pytestmark = pytest.mark.slow
@@ -52,8 +55,15 @@ class Server:
     def get(self, path: str, body: object = None) -> object:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+        for _ in range(10):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database is busy: as Prefect's own clients do, again
+                    raise
+                time.sleep(1)
+        raise OSError(f"{path} stays unavailable")
 
     def flow_runs(self, flow: str) -> list[dict]:
         """The newest first; those that have been started or are over."""
@@ -333,3 +343,87 @@ def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_ca
     wait_until(lambda: server.state(question["id"])[0] == "COMPLETED")
     champion = run(nightly, sys.executable, "-m", "pipelines.lookup", "history")
     assert "ann" in champion.stdout, champion.stdout + champion.stderr
+
+
+# --- new data ----------------------------------------------------------------------------------------------------
+
+OWN_IMAGES = {
+    r"source: digits": "source: image_folder",
+    r"root: null": "root: data/raw/images",
+    r"enlarge: 2": "enlarge: null",
+    r"image_size: null": "image_size: 8",
+    r"channels: null": "channels: 1",
+}
+
+
+def add_images(project: Path, first: int, last: int) -> None:
+    """Grey images of noise, the dark ones of one class and the bright ones of another."""
+    rng = np.random.default_rng(first)
+    for name, brightness in (("dark", 60), ("bright", 190)):
+        folder = project / "data/raw/images" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(first, last):
+            pixels = rng.integers(brightness - 50, brightness + 50, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:03d}.png")
+
+
+def test_new_data_in_the_source_is_trained_on_and_data_that_is_gone_again_is_not(tmp_path, server):
+    project = copy_project(tmp_path)
+    edit(project / "params.yaml", ONE_LEVEL | OWN_IMAGES)
+    commit(project, "own images")
+    add_images(project, 0, 40)
+
+    def night() -> str:
+        done = run(project, *FLOW, "run", "--worktree", **server.environment)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "prepared 60 training and 20 test images" in night()
+    assert "nothing new: every stage was up to date" in night()
+    add_images(project, 40, 60)
+    more = night()
+    assert "prepared 90 training and 30 test images" in more
+    assert "new: validate, train@0.5, certify@0.5, evaluate" in more
+    for path in (project / "data/raw/images").glob("*/0[45]*.png"):
+        path.unlink()
+    assert "prepared 60 training and 20 test images" in night()
+    description = json.loads((project / ".state/scheduled/data/prepared/description.json").read_text())
+    assert description["train_images"] == 60
+
+
+# --- by hand, meanwhile ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["train", "certify"])
+def test_the_same_stage_by_hand_waits_for_the_other_and_ends_with_the_same_result(nightly, stage):
+    folder = nightly / ".state/scheduled"
+    result = folder / {"train": "models/0.5/weights.safetensors", "certify": "certificates/0.5/table.tsv"}[stage]
+    before = result.read_bytes()
+    for kept in [*nightly.glob(".state/checkpoints/*/*"), *nightly.glob(".state/partial_tables/*/rows*")]:
+        kept.unlink()
+    command = [sys.executable, "-m", f"pipelines.{stage}", "--sigma", "0.5"]
+    both = [
+        subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert said.count("waiting for the process that has") == 1
+    assert result.read_bytes() == before
+
+
+# --- the remote --------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_machine_is_restored_from_the_commit_and_the_remote(nightly, tmp_path):
+    remote, restored = tmp_path / "remote", tmp_path / "restored"
+    scheduled = nightly / ".state/scheduled"
+    assert run(scheduled, "dvc", "remote", "add", "--local", "-d", "backup", str(remote)).returncode == 0
+    pushed = run(scheduled, "dvc", "push", "--run-cache")
+    assert pushed.returncode == 0, pushed.stderr
+    subprocess.run(["git", "clone", "-q", str(nightly), str(restored)], check=True)
+    assert run(restored, "dvc", "remote", "add", "--local", "-d", "backup", str(remote)).returncode == 0
+    fetched = run(restored, "dvc", "fetch", "--run-cache")
+    assert fetched.returncode == 0, fetched.stderr
+    assert stages_run(run(restored, "dvc", "repro")) == ["register"]
+    weights = "models/0.5/weights.safetensors"
+    assert (restored / weights).read_bytes() == (scheduled / weights).read_bytes()
