@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,10 +72,6 @@ class Server:
         found = self.get("/flow_runs/filter", body)
         return [entry for entry in found if entry["state_type"] not in ("SCHEDULED", "PENDING")]
 
-    def start_run(self) -> str:
-        deployment = self.get("/deployments/name/retrain/nightly")["id"]
-        return self.get(f"/deployments/{deployment}/create_flow_run", {})["id"]
-
     def state(self, flow_run: str) -> tuple[str, str]:
         state = self.get(f"/flow_runs/{flow_run}")["state"]
         return state["type"], state["name"]
@@ -82,6 +79,18 @@ class Server:
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def start_run(project: Path, server: Server) -> str:
+    """Start a run of the deployment; its id."""
+    started = run(project, "prefect", "deployment", "run", "retrain/nightly", **server.environment)
+    assert started.returncode == 0, started.stdout + started.stderr
+    return re.search(r"UUID: (\S+)", started.stdout)[1]
+
+
+def cancel(project: Path, server: Server, flow_run: str) -> None:
+    assert run(project, "prefect", "flow-run", "cancel", flow_run, **server.environment).returncode == 0
+    wait_until(lambda: server.state(flow_run)[0] == "CANCELLED")
 
 
 def wait_until(reached, seconds=300):
@@ -174,6 +183,9 @@ def webhook() -> Iterator[tuple[str, list[dict]]]:
             self.send_response(204)
             self.end_headers()
 
+        def log_message(self, *_):
+            pass
+
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listener.server_port}/", heard
@@ -233,7 +245,7 @@ def test_a_stage_at_its_time_budget_is_neither_a_failure_nor_a_success(training,
     done = run(training, *FLOW, "run", "--worktree", **server.environment)
     assert done.returncode == 75, done.stderr
     assert "train@0.5 stopped early; all of it is kept, the next run goes on" in done.stderr
-    assert done.stderr.count("Running stage 'train@0.5'") == 1, "it was tried again"
+    assert done.stderr.count("Task run 'train@0.5' - Running stage") == 1, "it was tried again"
     (newest, *_) = server.flow_runs("retrain")
     assert (newest["state_type"], newest["state_name"]) == ("CANCELLED", "StoppedEarly")
 
@@ -244,7 +256,7 @@ def test_a_timeout_interrupts_a_training_and_is_tried_again_as_often_as_dvc_yaml
     with webhook() as (url, heard):
         done = run(training, *FLOW, "run", "--worktree", SMOOTHMIX_WEBHOOK_URL=url, **server.environment)
     assert done.returncode == 1
-    assert done.stderr.count("Running stage 'train@0.5'") == 2
+    assert done.stderr.count("Task run 'train@0.5' - Running stage") == 2
     assert "continuing after epoch" in done.stderr
     assert "error: stage train@0.5 was stopped at its timeout of 0.3 minutes" in done.stderr
     (message,) = heard
@@ -309,28 +321,26 @@ def worker(nightly, server) -> Iterator[subprocess.Popen]:
 
 def test_a_worker_runs_the_deployment_one_at_a_time_and_cancelling_stops_the_trainer(training, server, worker):
     assert server.get("/deployments/name/retrain/nightly")["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
-    first = server.start_run()
+    first = start_run(training, server)
     wait_until(lambda: is_training(training))
-    second = server.start_run()
+    second = start_run(training, server)
     wait_until(lambda: server.state(second) == ("SCHEDULED", "AwaitingConcurrencySlot"))
-    server.get(f"/flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
-    wait_until(lambda: server.state(first)[0] == "CANCELLED")
+    cancel(training, server, first)
     wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text())  # says the second one
     assert len(trainers(training)) == 1
     flow = next(process for process in trainers(training)[0].parents() if "prefect" in " ".join(process.cmdline()))
     flow.kill()
     wait_until(lambda: trainers(training) == [])
     wait_until(lambda: server.state(second)[0] == "CRASHED")
-    third = server.start_run()
+    third = start_run(training, server)
     wait_until(lambda: trainers(training))
-    server.get(f"/flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
-    wait_until(lambda: server.state(third)[0] == "CANCELLED")
+    cancel(training, server, third)
 
 
 def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_carried_out(nightly, server, worker):
     edit(nightly / "params.yaml", {"approval: on_hold": "approval: always", "seed: 0": "seed: 1"})
     commit(nightly, "ask before every promotion")
-    night = server.start_run()
+    night = start_run(nightly, server)
     wait_until(lambda: server.state(night)[0] == "COMPLETED")
     (verdict, *_) = server.get("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["verdict"]}}})
     assert "waits for an answer" in verdict["data"]
