@@ -145,7 +145,7 @@ def stopped(stop: StageStopped) -> State:
     return Cancelled(name="StoppedEarly", message=str(stop))
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def promote(folder: Path, commit: str, processes: Processes) -> None:
     """Compare the challengers with the champions, publish the verdict and put open questions to a person."""
     say = get_run_logger().info

@@ -359,6 +359,7 @@ def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_ca
 
 OWN_IMAGES = {
     r"source: digits": "source: image_folder",
+    r"every: 30": "every: 1",
     r"root: null": "root: data/raw/images",
     r"enlarge: 2": "enlarge: null",
     r"image_size: null": "image_size: 8",
