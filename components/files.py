@@ -1,12 +1,13 @@
 """Files that are there whole or not at all."""
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -36,6 +37,31 @@ def replaced(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for place in places:
             remove(place)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is made; the system lets go of it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_CLAIMED: list[IO[str]] = []
+
+
+def claim(folder: Path) -> None:
+    """Have a folder for this process alone until it ends, waiting for another process that has it."""
+    path = folder.with_name(f"{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for the process that has {folder}", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    _CLAIMED.append(file)  # closed, and so unlocked, by the system
 
 
 def remove(path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.files import read_record
 
-CARD = "model.json"
+CARD, WEIGHTS = "model.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,26 @@ class Register:
 
 
 @dataclass(frozen=True)
+class Promote:
+    """When a challenger takes the champion's place."""
+
+    min_gain: NonNegative
+    """What the lower end of the paired interval of the ACR's difference must exceed."""
+    radii: list[NonNegative]
+    """Radii at which no certified accuracy may be lost; a noise level leaves out those that it cannot certify."""
+    confidence: Annotated[float, Range(above=0.5, below=1)]
+    """Of the paired intervals; a loss is a Holm-adjusted p-value of at most 1 - confidence."""
+    min_clean_accuracy: Share
+    """Floor of the smoothed classifier's accuracy."""
+    max_abstention: Share
+    """Ceiling of the share of images without an answer."""
+    approval: Literal["on_hold", "always"]
+    """When a person is asked: where the verdict is HOLD, or before every promotion too."""
+    approval_hours: Positive
+    """How long a question stays open; silence keeps the champion."""
+
+
+@dataclass(frozen=True)
 class Params:
     seed: Seed
     noise_levels: dict[str, dict[str, Any]]
@@ -241,6 +261,7 @@ class Params:
     certify: Certify
     evaluate: Evaluate
     register: Register
+    promote: Promote
 
     @property
     def sigmas(self) -> list[float]:
@@ -399,6 +420,7 @@ def _cross_checks(params: Params) -> list[str]:
     for name, radii in (
         ("evaluate.radii", params.evaluate.radii),
         ("certify.sequential.radii", params.certify.sequential.radii),
+        ("promote.radii", params.promote.radii),
     ):
         if sorted(set(radii)) != radii or not radii:
             problems.append(f"{name} is {radii!r}: must be increasing and not empty")

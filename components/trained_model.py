@@ -12,9 +12,7 @@ from torch import nn
 from components import networks
 from components.files import write_json
 from components.identity import hash_file
-from components.model_card import CARD, ModelCard, load_card
-
-WEIGHTS = "weights.safetensors"
+from components.model_card import CARD, WEIGHTS, ModelCard, load_card
 
 
 def save(trained: nn.Module, folder: Path, **facts: Any) -> ModelCard:

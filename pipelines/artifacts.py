@@ -17,6 +17,8 @@ METRICS = Path("evaluation/metrics.json")
 CURVES = Path("evaluation/curves.csv")
 REPORT = Path("evaluation/report")
 """Folder of the pages for people: report.md, certified_accuracy.png and .html."""
+PROMOTION = Path("evaluation/promotion")
+"""Folder of the last verdicts, verdict.json and verdict.md: no output of a stage."""
 
 SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
@@ -89,3 +91,22 @@ def partial_tables() -> Path:
 
 def partial_table(identity_key: str) -> Path:
     return partial_tables() / identity_key[:16]
+
+
+def registration_lock() -> Path:
+    return state_root() / "promotion" / "register.lock"
+
+
+def promotion_locks() -> Path:
+    """Folder of the locks under which aliases move, one per registered model."""
+    return state_root() / "promotion"
+
+
+def notifications() -> Path:
+    """Folder of the marks of what was sent already."""
+    return state_root() / "notifications"
+
+
+def champion_certified_anew(weights_sha256: str) -> Path:
+    """Folder of a champion's weights and of its certificates on the present images by the present procedure."""
+    return state_root() / "certified_anew" / weights_sha256[:16]

@@ -29,7 +29,7 @@ from components.data.pixels import to_unit_interval
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
 from components.device import available_cores, use_device
-from components.files import read_json, write_json
+from components.files import claim, read_json, write_json
 from components.identity import derive_seed, hash_code, hash_value
 from components.model_card import ModelCard
 from components.params import Certify, Params
@@ -48,14 +48,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="take over the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
     )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="of the weights (default: models/SIGMA)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table (default: certificates/SIGMA)")
 
 
-def run(params: Params, sigma: float, max_minutes: float = math.inf, merge: Sequence[Path] = ()) -> None:
+def run(
+    params: Params,
+    sigma: float,
+    max_minutes: float = math.inf,
+    merge: Sequence[Path] = (),
+    model: Path | None = None,
+    to: Path | None = None,
+) -> None:
     deadline = time.monotonic() + 60 * max_minutes
+    model = model or artifacts.model(sigma)
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
-    network, card = trained_model.load(artifacts.model(sigma), device)
-    check_fit(card, description, sigma)
+    network, card = trained_model.load(model, device)
+    check_fit(card, description, sigma, model)
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))
     sampler = Sampler(
         network,
@@ -73,6 +83,9 @@ def run(params: Params, sigma: float, max_minutes: float = math.inf, merge: Sequ
     indices = range(0, len(split.labels), params.certify.every)
 
     with sharing() as (rank, size):
+        if rank == 0:
+            claim(artifacts.partial_table(hash_value(identity)))
+        together(size)
         rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=rank)
         if merge and rank == 0:
             for folder in merge:
@@ -86,8 +99,10 @@ def run(params: Params, sigma: float, max_minutes: float = math.inf, merge: Sequ
     if missing := sum(index not in lines for index in indices):
         raise StoppedEarly(f"stopped after {len(indices) - missing} of {len(indices)} images")
     if rank == 0:
-        table.write(artifacts.certificates(sigma), (lines[index] for index in indices), procedure.columns)
-        write_json(artifacts.certificates_identity(sigma), identity)
+        folder = to or artifacts.certificates(sigma).parent
+        rows_in_order = (lines[index] for index in indices)
+        table.write(folder / artifacts.certificates(sigma).name, rows_in_order, procedure.columns)
+        write_json(folder / artifacts.certificates_identity(sigma).name, identity)
 
 
 @contextmanager
@@ -225,12 +240,12 @@ def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
     return {index: line for _, lines in sorted(found, key=lambda item: item[0]) for index, line in lines.items()}
 
 
-def check_fit(card: ModelCard, description: Description, sigma: float) -> None:
+def check_fit(card: ModelCard, description: Description, sigma: float, model: Path) -> None:
     """Refuse weights that were trained for other data or another sigma."""
     if card.sigma != sigma:
-        raise ValueError(f"{artifacts.model(sigma)} was trained at sigma {card.sigma}, not {sigma}: train it again")
+        raise ValueError(f"{model} was trained at sigma {card.sigma}, not {sigma}: train it again")
     if (card.image_shape, card.classes) != (description.image_shape, description.classes):
-        raise ValueError(f"{artifacts.model(sigma)} was trained on other image shapes or classes: train it again")
+        raise ValueError(f"{model} was trained on other image shapes or classes: train it again")
 
 
 def common_facts(sampler: Sampler, card: ModelCard, description: Description, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from components import params as parameters
 from components.params import Params, ParamsError
-from pipelines import artifacts
+from pipelines import artifacts, lifeline
 
 DONE, FAILED, BAD_PARAMETERS, STOPPED_EARLY = 0, 1, 2, 75
 RESTARTS = 3
@@ -40,6 +40,7 @@ def run_stage(stage: Callable[[Params], None], description: str | None) -> None:
     """Run a stage that treats all noise levels at once."""
     argparse.ArgumentParser(description=description).parse_args()
     params = load_params()
+    lifeline.watch()
     sys.exit(guard(stage, params))
 
 
@@ -67,6 +68,8 @@ def run_stage_at_sigma(
         print(f"error: --sigma is {sigma}: params.yaml has the noise levels {allowed}", file=sys.stderr)
         sys.exit(BAD_PARAMETERS)
     started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if not started_by_torchrun:
+        lifeline.watch()
     if processes(params) > 1 and not started_by_torchrun:
         sys.exit(launch(processes(params), stage, params, options))
     sys.exit(guard(stage, params, **options))

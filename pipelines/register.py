@@ -11,21 +11,19 @@ import pandas as pd
 from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation import metrics, report
-from components.files import read_json
+from components.files import locked, read_json
 from components.identity import hash_file, hash_value
 from components.model_card import CARD, ModelCard, load_card
 from components.params import Params, level_key
-from components.registry.tracking import Tracking, TrackingError
+from components.registry.tracking import Tracking, in_one_line
 from pipelines import artifacts
 from pipelines.command import run_stage
 
 
 def run(params: Params) -> None:
-    try:
+    # one registration at a time, else two of the same content would make two versions of it
+    with in_one_line("all is in files, run this stage again"), locked(artifacts.registration_lock()):
         register_all(params)
-    except TrackingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"MLflow did not take the results ({reason}): all is in files, run this stage again") from None
 
 
 def register_all(params: Params) -> None:
@@ -42,6 +40,7 @@ def register_all(params: Params) -> None:
             row.append("(experiment)")
         else:
             row.append(register_version(tracking, params, sigma, summary, run_id, content))
+    tracking.sweep()
     print(report.text_table([*header, "registered as"], rows))
     print(f"plots:  {artifacts.REPORT}/certified_accuracy.html and .png, or `dvc plots show`")
     print(f"report: {artifacts.REPORT}/report.md")
@@ -102,28 +101,37 @@ def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
     return {name: summary[name] for name in names if summary.get(name) is not None} | by_radius | undecided
 
 
+def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
+    """What a model version says of itself, besides its metrics: what a lookup answers, and what its files are checked
+    against when they are loaded."""
+    card = load_card(artifacts.model(sigma))
+    identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
+    return {
+        "sigma": level_key(sigma),
+        **{name: identity[name] for name in ("mode", "n0", "n", "failure_prob", "weights_sha256", "images_sha256")},
+        "card_sha256": hash_file(artifacts.model(sigma) / CARD),
+        "images": summary["images"],
+        "data_sha256": card.data_sha256,
+        "git_commit": read_json(artifacts.provenance(sigma), "run the train stage again")["git_commit"],
+    }
+
+
 def register_version(
     tracking: Tracking, params: Params, sigma: float, summary: dict[str, Any], run_id: str, content: str
 ) -> str:
     """The model version of this content, made where it is new, as the challenger; its name and number."""
     name = f"{params.register.name}-sigma-{level_key(sigma)}"
     version = tracking.find_version(name, content)
+    tags = {key: str(value) for key, value in (facts_of(sigma, summary) | flat_metrics(summary)).items()}
     if version is None:
         from components.registry.smoothed_model import log_model  # imports torch: only where there is a new version
 
         uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
-        tags = {"sigma": level_key(sigma)} | {key: str(value) for key, value in flat_metrics(summary).items()}
-        version = tracking.register(name, uri, content, tags | file_hashes(sigma))
-    elif not file_hashes(sigma).items() <= version.tags.items():  # it was registered before versions had them
-        tracking.tag(version, file_hashes(sigma))
+        version = tracking.register(name, uri, content, tags)
+    else:
+        tracking.add_missing_tags(version, tags)
     tracking.challenge(name, version)
     return f"{name} v{version.version}"
-
-
-def file_hashes(sigma: float) -> dict[str, str]:
-    """Tags of a version: what its files are checked against when they are loaded."""
-    folder = artifacts.model(sigma)
-    return {"weights_sha256": load_card(folder).weights_sha256, "card_sha256": hash_file(folder / CARD)}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from components.data.pictures import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
 from components.device import use_device
-from components.files import write_json, write_text
+from components.files import claim, write_json, write_text
 from components.identity import derive_seed, hash_code, hash_value
 from components.params import METHOD_SECTIONS, Params, Train
 from components.progress import Progress
@@ -92,6 +92,9 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
     device = use_device(settings.threads)
     with joined(device) as processes:
         job = Job(params, sigma, settings, description, split, device, processes)
+        if processes.first:
+            claim(job.checkpoints)
+        processes.largest(0)  # the others wait until it is ours
         training = start_or_resume(job)
         train(training, job, Schedule(processes, deadline, checkpoint_seconds))
         if processes.first:

@@ -244,6 +244,7 @@ def test_a_bad_parameter_is_named_by_every_command_before_anything_runs(project,
     copy = copy_results(project, tmp_path)
     edit(copy / "params.yaml", {"method: smoothmix": "method: smothmix"})
     stages = ("prepare", "validate", "train --sigma 0.5", "certify --sigma 0.5", "evaluate", "register", "flow run")
+    stages += ("promote", "lookup history")
     commands = [[sys.executable, "-m", *f"pipelines.{stage}".split()] for stage in stages]
     processes = [
         subprocess.Popen(command, cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True)

@@ -21,10 +21,10 @@ from mlflow.models import Model
 from components import trained_model
 from components.device import use_device
 from components.identity import hash_file
-from components.model_card import CARD
+from components.model_card import CARD, WEIGHTS
 from components.serving.classifier import DEFAULT_LIMITS, Limits, Origin, SmoothedClassifier
 
-REGISTERED_HASHES = {"weights_sha256": trained_model.WEIGHTS, "card_sha256": CARD}
+REGISTERED_HASHES = {"weights_sha256": WEIGHTS, "card_sha256": CARD}
 """Tags of a registered version, and the file that each is the hash of."""
 VERSION_FILE = "registered_model_meta"
 """MLflow leaves it in a folder that it downloaded for a version, with the version's name and number."""

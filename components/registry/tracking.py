@@ -6,9 +6,9 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -22,12 +22,22 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from components.files import locked
+
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
 CHALLENGER = "challenger"
-TrackingError = MlflowException
-"""What any call here may raise."""
+
+
+@contextlib.contextmanager
+def in_one_line(remedy: str) -> Iterator[None]:
+    """What MLflow raises as a ValueError of one line."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"MLflow did not answer ({reason}): {remedy}") from None
 
 
 def use_store(store: Path) -> bool:
@@ -52,7 +62,9 @@ class Tracking:
         location = (store.resolve() / "mlartifacts").as_uri() if use_store(store) else None
         self.uri = mlflow.get_tracking_uri()
         self.client = mlflow.MlflowClient()
-        with _locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
+        self._running = store / "running"
+        self._held: dict[str, IO[str]] = {}
+        with locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
             self.experiment_id = self._find_or_create_experiment(experiment, location)
 
     def _find_or_create_experiment(self, name: str, location: str | None) -> str:
@@ -64,21 +76,50 @@ class Tracking:
 
     def start_training_run(self, training_key: str, facts: dict[str, Any]) -> str:
         """The id of the one run of this training: found by its key, or created; marked as running."""
+        self._hold(training_key)
         filter_string = f"tags.{TRAINING_KEY} = '{training_key}'"
-        found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-        else:
-            name = f"{facts['method']} sigma {facts['sigma']}"
-            run_id = self.client.create_run(
-                self.experiment_id, tags={TRAINING_KEY: training_key}, run_name=name
-            ).info.run_id
-            self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
+        with locked(self._running / f"{training_key}.new"):  # else two processes that do not find it both create it
+            found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
+            if found:
+                run_id = found[0].info.run_id
+            else:
+                name = f"{facts['method']} sigma {facts['sigma']}"
+                tags = {TRAINING_KEY: training_key}
+                run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+                self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
         self.client.update_run(run_id, status="RUNNING")
         return str(run_id)
 
     def end_run(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
+
+    def _hold(self, training_key: str) -> None:
+        """Show to `sweep` that a process which lives works on this training's run, until it dies."""
+        if training_key not in self._held:
+            self._running.mkdir(parents=True, exist_ok=True)
+            self._held[training_key] = (self._running / training_key).open("w")
+            fcntl.flock(self._held[training_key], fcntl.LOCK_SH)
+
+    def sweep(self) -> list[str]:
+        """End the runs that killed processes left RUNNING; their ids.
+
+        A process that works on a run holds a lock in the store's folder, and the system lets go of it when the process
+        dies: a run whose lock is free is dead. Runs that were started from another state root are left alone, as
+        nothing here tells whether their process lives.
+        """
+        ended = []
+        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+            path = self._running / run.data.tags.get(TRAINING_KEY, "none")
+            if not path.exists():
+                continue
+            with path.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                self.end_run(run.info.run_id, "FINISHED" if CONTENT in run.data.tags else "KILLED")
+            ended.append(str(run.info.run_id))
+        return ended
 
     def log_epochs(self, run_id: str, rows: Iterable[dict[Any, Any]]) -> None:
         """Loss, accuracy under noise and learning rate, each at its epoch."""
@@ -151,9 +192,10 @@ class Tracking:
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
             return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
 
-    def tag(self, version: ModelVersion, tags: dict[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_model_version_tag(version.name, str(version.version), key, value)
+    def add_missing_tags(self, version: ModelVersion, tags: dict[str, str]) -> None:
+        """What versions did not say of themselves when this one was made, or radii that were not reported then."""
+        for key in tags.keys() - version.tags.keys():
+            self.client.set_model_version_tag(version.name, str(version.version), key, tags[key])
 
     def challenge(self, name: str, version: ModelVersion) -> None:
         """Point the alias `challenger` at a version."""
@@ -163,17 +205,3 @@ class Tracking:
         except MlflowException:  # no challenger yet
             pass
         self.client.set_registered_model_alias(name, CHALLENGER, str(version.version))
-
-
-class _locked:
-    """Hold an exclusive lock on a file; the system lets go of it when the process dies."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w")
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

@@ -1,0 +1,212 @@
+"""Compare each noise level's challenger with its champion, and move the aliases of what is proven better.
+
+`decide` (the default) judges, stores the evidence, promotes what it may and asks a person about the rest; `approve` and
+`refuse` answer, `rollback` makes the previous champion champion again. Each may be repeated: what an interrupted call
+has not done, the next one does. Exit code 0 whatever the verdict.
+"""
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # all requests here are small: a silent server is noticed in
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # some ten seconds
+
+from components import notify
+from components.evaluation.report import text_table
+from components.evaluation.verdict import markdown
+from components.files import write_json, write_text
+from components.identity import hash_value
+from components.params import Params, level_key
+from components.registry.aliases import BY, EXPIRES, STAYS, OutdatedVerdict
+from components.registry.tracking import in_one_line
+from pipelines import artifacts
+from pipelines.command import BAD_PARAMETERS, guard, load_params
+from pipelines.contest import Contest, connect, promotions_at, verdicts
+
+ATTEMPTS = 3
+"""How often verdicts are made anew when another process changes the champion meanwhile."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What became of one noise level; a line of verdict.json."""
+
+    sigma: str
+    model: str
+    challenger: str
+    champion: str | None
+    verdict: str
+    """PROMOTE, HOLD, REJECT, or NONE where there is nothing to decide."""
+    reasons: list[str]
+    approval: str = "not needed"
+    """Or `asked`: the question is open."""
+    promoted: bool = False
+    expires: str | None = None
+    """Until when it is open: UTC, ISO 8601."""
+    key: str | None = None
+    evidence: dict[str, Any] | None = None
+
+
+def decide(params: Params) -> None:
+    """Judge every noise level, store the evidence, promote or ask; verdict.json and .md say what became of it."""
+    if artifacts.in_experiment():
+        raise ValueError("this is an experiment, which promotes nothing: apply it and run the pipeline first")
+    tracking = connect(params)
+    tracking.sweep()
+    for _ in range(ATTEMPTS):
+        try:
+            levels = [act(contest, evidence) for contest, evidence in verdicts(params, tracking)]
+            break
+        except OutdatedVerdict as change:
+            print(f"{change}; judging anew")
+    else:
+        raise ValueError(f"the champion changed {ATTEMPTS} times meanwhile: run this again when nobody else does")
+    write_json(artifacts.PROMOTION / "verdict.json", {"levels": [asdict(level) for level in levels]})
+    write_text(artifacts.PROMOTION / "verdict.md", page(levels))
+    show(levels)
+    told = [level.key for level in levels if level.key]
+    if told:
+        facts: dict[str, object] = {
+            "levels": [{k: v for k, v in asdict(level).items() if k != "evidence"} for level in levels]
+        }
+        notify.send("verdict", facts, hash_value(told), artifacts.notifications())
+
+
+# --- acting ----------------------------------------------------------------------------------------------------------
+
+
+def act(contest: Contest, evidence: dict[str, Any] | None) -> Level:
+    """Promote or ask, as the verdict and the parameters say."""
+    promotions, number = contest.promotions, str(contest.challenger.version)
+    champion = str(contest.champion.version) if contest.champion else None
+    level = Level(level_key(contest.sigma), promotions.name, number, champion, "NONE", [contest.nothing_new or ""])
+    if evidence is None:
+        return level
+    level = replace(level, verdict=evidence["verdict"], reasons=evidence["reasons"], key=contest.key, evidence=evidence)
+    if level.verdict == "REJECT":
+        return level
+    state = promotions.state(number)
+    if level.verdict == "PROMOTE" and contest.policy.approval == "on_hold" and state not in STAYS:
+        promotions.promote(number, contest.key, by="verdict")
+        return replace(level, promoted=True)
+    state = promotions.ask(number, contest.policy.approval_hours)
+    tags = promotions.version(number).tags
+    if state == "open":
+        return replace(level, approval="asked", expires=tags[EXPIRES])
+    by = f" by {tags[BY]}" if BY in tags and state in STAYS else ""
+    return replace(level, reasons=[*level.reasons, f"{state}{by}: the champion stays"])
+
+
+def page(levels: list[Level]) -> str:
+    """verdict.md."""
+    sections = [
+        markdown(level.evidence) if level.evidence else f"## NONE: {level.model}\n- {level.reasons[0]}\n"
+        for level in levels
+    ]
+    rows = [[level.sigma, level.verdict, outcome(level)] for level in levels]
+    table = ["| sigma | verdict | |", "|---:|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
+    return "# Promotion\n\n" + "\n".join(table) + "\n\n" + "\n".join(sections)
+
+
+def outcome(level: Level) -> str:
+    if level.promoted:
+        return f"v{level.challenger} is champion now"
+    if level.approval == "asked":
+        return f"v{level.challenger} waits for an answer until {level.expires}"
+    return f"v{level.champion} stays champion" if level.champion else "no champion"
+
+
+def show(levels: list[Level]) -> None:
+    """Print the verdicts, why, and how to answer."""
+    header = ["sigma", "model", "challenger", "champion", "verdict", "now"]
+    rows = []
+    for level in levels:
+        numbers = [f"v{number}" if number else "-" for number in (level.challenger, level.champion)]
+        rows.append([level.sigma, level.model, *numbers, level.verdict, outcome(level)])
+    print(text_table(header, rows))
+    for level in levels:
+        for reason in level.reasons:
+            print(f"sigma {level.sigma}: {reason}")
+    for level in levels:
+        if level.approval == "asked":
+            print(f"answer: python -m pipelines.promote approve --sigma {level.sigma}   (or refuse)")
+    print(f"evidence: {artifacts.PROMOTION}/verdict.md, and in MLflow under promotion/ in each challenger's run")
+
+
+# --- answering -------------------------------------------------------------------------------------------------------
+
+
+def approve(params: Params, sigma: float, version: str | None, by: str) -> None:
+    promotions = promotions_at(params, connect(params), sigma)
+    move = promotions.approve(version, by)
+    print(f"{promotions.name}: v{move.champion} is champion now{previous(move.previous)}")
+
+
+def refuse(params: Params, sigma: float, version: str | None, by: str) -> None:
+    promotions = promotions_at(params, connect(params), sigma)
+    print(f"{promotions.name}: v{promotions.refuse(version, by)} is refused, the champion stays")
+
+
+def rollback(params: Params, sigma: float, by: str) -> None:
+    promotions = promotions_at(params, connect(params), sigma)
+    move = promotions.rollback(by)
+    print(f"{promotions.name}: v{move.champion} is champion again, v{move.left} is not promoted without approval")
+
+
+def ask(params: Params, sigma: float, flow_run: str) -> None:
+    promotions = promotions_at(params, connect(params), sigma)
+    promotions.note_flow_run(flow_run)
+    print(f"{promotions.name}: the open question names the flow run {flow_run}")
+
+
+def previous(number: str | None) -> str:
+    return f", v{number} the previous one" if number else ""
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(action=decide)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands.add_parser("decide", help="judge every noise level and act on it (the default)")
+    for action, help_text in (
+        (approve, "make the version that is asked about champion"),
+        (refuse, "close the question; the champion stays"),
+        (rollback, "make the previous champion champion again"),
+        (ask, "note on the open question which flow run waits for its answer"),
+    ):
+        command = commands.add_parser(action.__name__, help=help_text, description=help_text)
+        command.set_defaults(action=action)
+        command.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
+        if action is ask:
+            command.add_argument("--flow-run", required=True, metavar="ID")
+            continue
+        if action in (approve, refuse):
+            command.add_argument("--version", metavar="N", help="of the model (default: the one that is asked about)")
+        command.add_argument(
+            "--by", default=getpass.getuser(), metavar="NAME", help="who says so (default: %(default)s)"
+        )
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = vars(arguments())
+    action: Callable[..., None] = options.pop("action")
+    params = load_params()
+    if "sigma" in options and options["sigma"] not in params.sigmas:
+        allowed = ", ".join(params.noise_levels)
+        print(f"error: --sigma is {options['sigma']}: params.yaml has the noise levels {allowed}", file=sys.stderr)
+        sys.exit(BAD_PARAMETERS)
+    once = in_one_line("nothing is lost, run the same command again")(action)
+    sys.exit(guard(once, params, **options))
+
+
+if __name__ == "__main__":
+    main()
