@@ -73,16 +73,23 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
+@pytest.fixture
+def local(store, monkeypatch):
+    """An experiment of the test's own in the SQLite store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield Tracking(store, f"test-{time.time_ns()}")
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("http", marks=pytest.mark.slow)])
 def tracking(request, store, monkeypatch):
     """An experiment of the test's own, in the SQLite store or on the server."""
-    if request.param == "http":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
-        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    else:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    connected = Tracking(store, f"test-{time.time_ns()}")
-    yield connected
+    if request.param == "sqlite":
+        yield request.getfixturevalue("local")
+        return
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    yield Tracking(store, f"test-{time.time_ns()}")
     mlflow.set_tracking_uri(None)
 
 
@@ -212,29 +219,29 @@ def act_and_die(tracking, promotions, folder, step, action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ["promote", "rollback"])
-def test_a_move_that_is_killed_before_any_of_its_writes_is_mended_by_the_next_call(tracking, tmp_path, action):
+def test_a_move_that_is_killed_before_any_of_its_writes_is_mended_by_the_next_call(local, tmp_path, action):
     """The first write notes the move: killed before it nothing has happened, killed later all of it happens."""
-    promotions = with_versions(tracking, tmp_path, 3, champion="1")
+    promotions = with_versions(local, tmp_path, 3, champion="1")
     judged(promotions, "2", "1", tmp_path)
     promotions.promote("2", "key2", "verdict")
     judged(promotions, "3", "2", tmp_path)
     before = {"champion": "2", "previous": "1"}
     after = {"champion": "3", "previous": "2"} if action == "promote" else {"champion": "1"}
-    assert act_and_die(tracking, promotions, tmp_path, 0, action) == -signal.SIGKILL
+    assert act_and_die(local, promotions, tmp_path, 0, action) == -signal.SIGKILL
     promotions.mend()
     assert aliases(promotions) == before
     steps, seen = 0, []
     while True:
         steps += 1
-        code = act_and_die(tracking, promotions, tmp_path, steps, action)
+        code = act_and_die(local, promotions, tmp_path, steps, action)
         seen.append(aliases(promotions))
         promotions.mend()
         assert aliases(promotions) == after
-        assert MOVING not in tracking.client.get_registered_model(promotions.name).tags
+        assert MOVING not in local.client.get_registered_model(promotions.name).tags
         assert len([move for move in promotions.history() if move.left == "2"]) == 1, "recorded once"
         if code == 0:
             break
-        undo(tracking, promotions, before)
+        undo(local, promotions, before)
     assert steps >= 5
     assert before in seen, "killed between the note and the first alias"
     if action == "promote":
