@@ -61,10 +61,10 @@ class Tracking:
             logging.getLogger(name).setLevel(logging.WARNING)
         location = (store.resolve() / "mlartifacts").as_uri() if use_store(store) else None
         self.uri = mlflow.get_tracking_uri()
-        self.client = mlflow.MlflowClient()
         self._running = store / "running"
         self._held: dict[str, IO[str]] = {}
         with locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
+            self.client = mlflow.MlflowClient()
             self.experiment_id = self._find_or_create_experiment(experiment, location)
 
     def _find_or_create_experiment(self, name: str, location: str | None) -> str:
