@@ -27,6 +27,8 @@ def send(event: str, facts: dict[str, object], key: str, markers: Path) -> None:
     if not url:
         return
     try:
+        if not url.startswith(("http://", "https://")):  # urllib would open files too
+            raise ValueError(f"{URL} is {url!r}: must begin with http:// or https://")
         body = json.dumps({"event": event, **facts}, default=str).encode()
         marker = markers / "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{event}-{key}")[:200]
         markers.mkdir(parents=True, exist_ok=True)

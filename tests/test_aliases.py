@@ -141,6 +141,8 @@ def test_a_promotion_moves_previous_and_champion_and_rollback_goes_back(promotio
     promotions.rollback("ann")
     assert aliases(promotions) == {"champion": "1"}
     assert state(promotions, "2") == "rolled back"
+    assert promotions.version("2").tags["promotion.by"] == "ann"
+    assert promotions.version("1").tags["promotion.by"] == "verdict", "who made it champion first"
     with pytest.raises(ValueError, match="has no previous champion: see"):
         promotions.rollback("ann")
     promotions.approve("2", "bob")

@@ -288,9 +288,11 @@ class Promotions:
         self.client.set_registered_model_alias(self.name, CHAMPION, move.champion)
         if move.previous is None:
             self.client.delete_registered_model_alias(self.name, PREVIOUS)
-        self._tag(move.champion, STATE, "promoted" if move.how == "rolled back" else move.how)
-        self._tag(move.champion, BY, move.by)
-        if move.how == "rolled back" and move.left is not None:
+        if move.how != "rolled back":
+            self._tag(move.champion, BY, move.by)
+            self._tag(move.champion, STATE, move.how)
+        elif move.left is not None:
+            self._tag(move.left, BY, move.by)
             self._tag(move.left, STATE, move.how)
         self._supersede_others(move.champion)
         self.client.set_registered_model_tag(self.name, HISTORY + move.at, json.dumps(asdict(move)))

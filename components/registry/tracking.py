@@ -64,7 +64,7 @@ class Tracking:
         self._running = store / "running"
         self._held: dict[str, IO[str]] = {}
         with locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
-            self.client = mlflow.MlflowClient()
+            self.client = mlflow.MlflowClient()  # which initialises it
             self.experiment_id = self._find_or_create_experiment(experiment, location)
 
     def _find_or_create_experiment(self, name: str, location: str | None) -> str:
