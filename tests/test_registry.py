@@ -16,6 +16,7 @@ import torch
 
 from components import networks, trained_model
 from components.identity import hash_file
+from components.registry import lookup
 from components.registry.classifier import REGISTERED_HASHES, load_classifier
 from components.registry.smoothed_model import log_model
 from components.serving.classifier import Limits
@@ -53,7 +54,9 @@ def register_trial(uri, folder, artifacts=None):
     client = mlflow.MlflowClient()
     run_id = client.create_run(client.create_experiment("trial", artifact_location=artifacts)).info.run_id
     hashes = {tag: hash_file(folder / "0.5" / name) for tag, name in REGISTERED_HASHES.items()}
-    mlflow.register_model(log_model(run_id, folder / "0.5", n=500, failure_prob=0.01), NAME, tags=hashes)
+    mlflow.register_model(
+        log_model(run_id, folder / "0.5", n=500, failure_prob=0.01), NAME, tags=hashes | {"sigma": "0.5"}
+    )
     client.set_registered_model_alias(NAME, "champion", "1")
 
 
@@ -111,6 +114,12 @@ def test_a_version_is_loaded_by_alias_and_by_number_and_answers(store):
         assert (classifier.origin.name, classifier.origin.version) == (NAME, "1")
         assert (classifier.n, classifier.failure_prob) == (500, 0.01)
         assert len(classifier.certify(IMAGES)) == len(classifier.predict(IMAGES)) == 2
+
+
+def test_a_champion_that_was_looked_up_answers(store):
+    classifier = lookup.classifier(lookup.champion(mlflow.MlflowClient(), NAME))
+    assert (classifier.origin.name, classifier.origin.version) == (NAME, "1")
+    assert len(classifier.certify(IMAGES, n=50)) == 2
 
 
 def test_the_pyfunc_refuses_what_the_classifier_refuses_and_answers_as_it_does(store):

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from components.registry.aliases import CHAMPION, NONE, STATE, Move, Promotions
+
+if TYPE_CHECKING:
+    from components.serving.classifier import SmoothedClassifier
 
 ACCURACY = "certified_accuracy_at_"
 """Prefix of a version's tags that hold certified accuracy; the rest of their name is the radius."""
@@ -43,6 +46,17 @@ def champion(client: MlflowClient, name: str) -> RegisteredModel:
     if number is None:
         raise ValueError(f"{name} has no champion yet: run `python -m pipelines.promote`")
     return described(promotions.version(number), number)
+
+
+def classifier(model: RegisteredModel) -> "SmoothedClassifier":
+    """The model itself, with `certify` and `predict` on tensors; from the tracking server that MLflow is set to.
+
+    Raises:
+        ValueError: a file is not the one that was registered; the file is named.
+    """
+    from components.registry.classifier import load_classifier  # imports torch, which no question needs
+
+    return load_classifier(f"models:/{model.name}/{model.version}")
 
 
 def best(
