@@ -57,7 +57,9 @@ def edit(path: Path, changes: dict[str, str]) -> None:
 def environment() -> dict[str, str]:
     bin_folder = str(Path(sys.executable).parent)
     values = os.environ | {"PATH": bin_folder + os.pathsep + os.environ["PATH"], "DVC_NO_ANALYTICS": "1"}
-    return {name: value for name, value in values.items() if name != "MLFLOW_TRACKING_URI"}
+    # neither this shell's server, nor what importing our MLflow code has set in this process
+    ours = ("MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    return {name: value for name, value in values.items() if name not in ours}
 
 
 def run(project: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
