@@ -298,6 +298,25 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
     assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
 
 
+def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(training, server):
+    """Prefect gives the dead run's place in the limit away after some five minutes."""
+    known = {entry["id"] for entry in server.flow_runs("retrain")}
+    serving = start(training, server, "serve", "--cron", "* * * * *")
+    wait_until(lambda: is_training(training))
+    (dead,) = (entry["id"] for entry in server.flow_runs("retrain") if entry["id"] not in known)
+    for process in [serving.pid, *(child.pid for child in psutil.Process(serving.pid).children(recursive=True))]:
+        os.kill(process, signal.SIGKILL)
+    serving.wait()
+    wait_until(lambda: trainers(training) == [])
+    again = start(training, server, "serve", "--cron", "* * * * *")
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text(), seconds=600)
+    crashed = wait_until(lambda: server.state(dead)[0] == "CRASHED")
+    again.send_signal(signal.SIGTERM)
+    again.wait(90)
+    wait_until(lambda: trainers(training) == [])
+    assert crashed
+
+
 @pytest.fixture(scope="module")
 def worker(nightly, server) -> Iterator[subprocess.Popen]:
     """A worker that runs what prefect.yaml deploys, in the project."""
