@@ -6,17 +6,12 @@ Exit code 0: the table stands; 1: it does not, or could not be tried.
 import argparse
 import secrets
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from components.certification import table
 from components.certification.certify import certify_images
 from components.certification.table import display_radius
 from components.data.pixels import to_unit_interval
@@ -29,22 +24,14 @@ from components.evaluation.audit import (
     inconsistent_rows,
     is_contradicted,
 )
-from components.files import read_json
-from components.identity import hash_file, hash_value
+from components.evaluation.verdict import Certified
 from components.params import load as load_params
-from components.registry.classifier import download_run_folder, find_version, load_classifier
+from components.registry.certified import run_table
+from components.registry.classifier import load_classifier
+from components.registry.model_files import find_version
 from components.registry.tracking import CONTENT, use_store
 from components.serving.classifier import SmoothedClassifier
 from pipelines import artifacts
-
-
-@dataclass(frozen=True)
-class Certified:
-    """A registered version's table, and what it is a function of."""
-
-    rows: pd.DataFrame
-    identity: dict[str, Any]
-    sha256: str
 
 
 def main() -> None:
@@ -70,19 +57,15 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
     """What speaks against the table; nothing where it stands."""
     classifier = load_classifier(uri)
     version = find_version(uri)
-    with tempfile.TemporaryDirectory() as place:
-        folder = download_run_folder(version, "certificates", Path(place))
-        certified = Certified(
-            table.read(folder / "table.tsv"),
-            read_json(folder / "identity.json", "register the model again"),
-            hash_file(folder / "table.tsv"),
-        )
+    certified = run_table(version)
+    if certified is None:
+        raise ValueError(f"the run of {uri} holds no table of certificates: run the register stage again")
     findings = []
-    if hash_value([classifier.card.weights_sha256, certified.sha256]) != version.tags.get(CONTENT):
+    if certified.table.attrs["content"] != version.tags.get(CONTENT):
         findings.append("table.tsv is not the file that was registered with these weights")
     facts = {"weights_sha256": classifier.card.weights_sha256, "sigma": classifier.card.sigma}
     findings += [f"its identity says another {name}" for name in facts if certified.identity[name] != facts[name]]
-    if wrong := inconsistent_rows(certified.rows, certified.identity):
+    if wrong := inconsistent_rows(certified.table, certified.identity):
         findings.append(f"{len(wrong)} rows claim more than their counts give (images {named(wrong)})")
     return findings + fresh_trial(classifier, certified, images, n, false_alarm)
 
@@ -91,7 +74,7 @@ def fresh_trial(classifier: SmoothedClassifier, certified: Certified, images: in
     """What fresh noise says of rows drawn at random, those that abstain too."""
     sigma, failure_prob = classifier.card.sigma, certified.identity["failure_prob"]
     seed = secrets.randbits(63)
-    drawn = certified.rows.sample(min(images, len(certified.rows)), random_state=np.random.default_rng(seed))
+    drawn = certified.table.sample(min(images, len(certified.table)), random_state=np.random.default_rng(seed))
     counts = fresh_counts(classifier, certified.identity, drawn["idx"].tolist(), n, seed)
     contradicted = []
     for row in drawn.to_dict("records"):
@@ -105,7 +88,7 @@ def fresh_trial(classifier: SmoothedClassifier, certified: Certified, images: in
             )
     needed = contradictions_needed(len(drawn), failure_prob, alarm)
     print(
-        f"{len(drawn)} of {len(certified.rows)} rows at failure_prob {failure_prob:g} tried, n = {n}, seed {seed}: "
+        f"{len(drawn)} of {len(certified.table)} rows at failure_prob {failure_prob:g} tried, n = {n}, seed {seed}: "
         f"{len(contradicted)} contradicted; an honest table has {needed} or more with probability at most {alarm:g}"
     )
     return [f"fresh noise contradicts {len(contradicted)} rows"] if len(contradicted) >= needed else []

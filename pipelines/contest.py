@@ -18,7 +18,8 @@ from components.files import locked, read_json, write_json, write_text
 from components.identity import hash_value
 from components.params import Params, Promote, level_key
 from components.registry.aliases import CHALLENGER, CHAMPION, Promotions, Version
-from components.registry.certified import WEIGHTS_SHA256, fetch_weights, registered_table, table_of
+from components.registry.certified import registered_table, table_of
+from components.registry.model_files import WEIGHTS_SHA256, fetch_weights
 from components.registry.tracking import CONTENT, Tracking
 from pipelines import artifacts
 from pipelines.command import STOPPED_EARLY, StoppedEarly
@@ -92,7 +93,7 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
             if stored:
                 evidence[contest.sigma] = stored
             else:
-                pairs[contest.sigma] = pair(params, tracking, contest)
+                pairs[contest.sigma] = pair(contest)
     judged = judge({level_key(sigma): (new, old) for sigma, (new, old, _) in pairs.items()}, params.promote)
     for contest in contests:
         if contest.sigma in pairs:
@@ -102,12 +103,12 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
     return [(contest, evidence.get(contest.sigma)) for contest in contests]
 
 
-def pair(params: Params, tracking: Tracking, contest: Contest) -> tuple[Certified, Certified | None, str]:
+def pair(contest: Contest) -> tuple[Certified, Certified | None, str]:
     """The tables of challenger and champion; `anew` where the latter was made for this, or why there is none."""
-    challenger = registered_table(tracking.client, contest.challenger)
+    challenger = registered_table(contest.challenger)
     if contest.champion is None:
         return challenger, None, ""
-    champion = table_of(tracking.client, contest.champion)
+    champion = table_of(contest.champion)
     if champion and comparable(champion, challenger):
         return challenger, champion, ""
     try:

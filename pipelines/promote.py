@@ -158,12 +158,6 @@ def rollback(params: Params, sigma: float, by: str) -> None:
     print(f"{promotions.name}: v{move.champion} is champion again, v{move.left} is not promoted without approval")
 
 
-def ask(params: Params, sigma: float, flow_run: str) -> None:
-    promotions = promotions_at(params, connect(params), sigma)
-    promotions.note_flow_run(flow_run)
-    print(f"{promotions.name}: the open question names the flow run {flow_run}")
-
-
 def previous(number: str | None) -> str:
     return f", v{number} the previous one" if number else ""
 
@@ -180,15 +174,11 @@ def arguments() -> argparse.Namespace:
         (approve, "make the version that is asked about champion"),
         (refuse, "close the question; the champion stays"),
         (rollback, "make the previous champion champion again"),
-        (ask, "note on the open question which flow run waits for its answer"),
     ):
         command = commands.add_parser(action.__name__, help=help_text, description=help_text)
         command.set_defaults(action=action)
         command.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
-        if action is ask:
-            command.add_argument("--flow-run", required=True, metavar="ID")
-            continue
-        if action in (approve, refuse):
+        if action is not rollback:
             command.add_argument("--version", metavar="N", help="of the model (default: the one that is asked about)")
         command.add_argument(
             "--by", default=getpass.getuser(), metavar="NAME", help="who says so (default: %(default)s)"

@@ -289,8 +289,6 @@ def test_a_question_is_open_until_it_is_answered(promotions, tmp_path):
     assert promotions.open_question() is None
     assert promotions.ask("2", hours=1) == promotions.ask("2", hours=2) == "open"
     assert promotions.open_question().version in ("2", 2)
-    promotions.note_flow_run("0190-ab")
-    assert promotions.version("2").tags["promotion.flow_run"] == "0190-ab"
     assert promotions.approve(None, "ann").champion == "2"
     assert aliases(promotions) == {"champion": "2", "previous": "1"}
     assert promotions.open_question() is None

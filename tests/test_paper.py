@@ -98,8 +98,10 @@ def test_a_budget_ends_a_run_with_75_and_another_machine_goes_on_from_its_pack(w
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(whole, tmp_path):
     run = tmp_path / "digits/gaussian/0.5"
     command = [sys.executable, "-m", "benchmarks.paper", "run", *SMALL, "--out", str(tmp_path / "digits")]
-    for landmark in (".state/checkpoints/*/*", ".state/partial_tables/*/rows-*.tsv"):
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    said = tmp_path / "said"
+    for landmark in (".state/checkpoints/*/epoch-*.pt", ".state/partial_tables/*/rows-*.tsv"):
+        with said.open("w") as output:
+            process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=output, stderr=output)
         while process.poll() is None and not list(run.glob(landmark)):
             time.sleep(0.02)
         assert process.poll() is None, "it ended before it could be killed"
@@ -107,7 +109,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(whole, tmp_pat
         process.wait()
     result = paper("run", *SMALL, "--out", tmp_path / "digits")
     assert result.returncode == 0, result.stderr
-    assert "continuing" in result.stdout or (run / "run.json").exists()
+    assert "continuing after epoch" in said.read_text(), "the second start trained anew"
     assert outcome(run) == outcome(whole)
 
 
@@ -119,6 +121,10 @@ def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
     other = paper("run", *SMALL, "seed=3", "--out", whole.parents[1])
     assert (other.returncode, "other parameters" in other.stderr) == (1, True)
     assert outcome(whole) == before
+    other = paper(
+        "run", "--recipe", "recipes/digits.yaml", "--methods", "macer", "--set", "seed=3", "--out", whole.parents[1]
+    )
+    assert (other.returncode, "data prepared by other parameters" in other.stderr) == (1, True)
     facts = json.loads((whole / "run.json").read_text())
     assert {"seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
 

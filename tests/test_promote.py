@@ -138,7 +138,6 @@ def test_a_question_is_answered_at_the_command_line(project):
     asked = level(project)
     promote(project)
     assert level(project)["expires"] == asked["expires"], "the same question, not a new one"
-    promote(project, "ask", "--sigma", "0.5", "--flow-run", "0190-ab")
     assert "v2 is refused" in promote(project, "refuse", "--sigma", "0.5", "--by", "ann").stdout
     error = promote(project, "approve", "--sigma", "0.5", code=1).stderr
     assert error.startswith(f"error: {MODEL} has no open question: name a judged version with --version")

@@ -17,7 +17,8 @@ import torch
 from components import networks, trained_model
 from components.identity import hash_file
 from components.registry import lookup
-from components.registry.classifier import REGISTERED_HASHES, load_classifier
+from components.registry.classifier import load_classifier
+from components.registry.model_files import REGISTERED_HASHES
 from components.registry.smoothed_model import log_model
 from components.serving.classifier import Limits
 

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.certification.noise import noisy_copies
 from components.certification.sampling import BLOCK, Sampler, block_size
-from tests.half_spaces import ByNumber, HalfSpaces, sampler_of
+from tests.half_spaces import ByNumber, HalfSpaces, four_classes, sampler_of
 
 SIGMA = 0.5
 SHAPE = (1, 4, 4)
@@ -34,11 +34,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def sampler():
-    """Of a network that gives several classes to the samples of the image."""
-    linear = nn.Linear(16, 4)
-    nn.init.normal_(linear.weight, generator=torch.Generator().manual_seed(0))
-    nn.init.zeros_(linear.bias)
-    return Sampler(nn.Sequential(nn.Flatten(), linear), SIGMA, image_shape=SHAPE, num_classes=4)
+    return four_classes(SHAPE, SIGMA)
 
 
 def stream(sampler, image, start=0, seed=1, index=2):

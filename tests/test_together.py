@@ -5,14 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from components.certification.certify import certify_image, certifying, predict_image, predicting
 from components.certification.noise import noisy_copies
-from components.certification.sampling import Sampler
 from components.certification.sequential import certify_radii, deciding, last_look, next_look
 from components.certification.together import answer_together
-from tests.half_spaces import HalfSpaces, sampler_of
+from tests.half_spaces import HalfSpaces, four_classes, sampler_of
 
 SIGMA, SHAPE = 0.5, (1, 4, 4)
 
@@ -24,11 +22,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def sampler():
-    """Of a network that gives several classes to the samples of an image."""
-    linear = nn.Linear(16, 4)
-    nn.init.normal_(linear.weight, generator=torch.Generator().manual_seed(0))
-    nn.init.zeros_(linear.bias)
-    return Sampler(nn.Sequential(nn.Flatten(), linear), SIGMA, image_shape=SHAPE, num_classes=4)
+    return four_classes(SHAPE, SIGMA)
 
 
 def together(sampler, images, procedure, at_once=3):

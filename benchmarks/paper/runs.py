@@ -149,14 +149,20 @@ class Run:
         return DONE
 
     def _link_data(self) -> None:
-        """The prepared data, made once for all runs beside them."""
+        """The prepared data, made once for all runs beside them.
+
+        Raises:
+            ValueError: it was made by other parameters.
+        """
         shared = self.plan.out / ".prepared"
+        raw = self.plan.params(self.method, [self.level])
+        if self.plan.data:
+            raw["prepare"]["root"] = str(Path(self.plan.data).resolve())
+        wanted, file = {name: raw[name] for name in ("seed", "prepare")}, shared / artifacts.PARAMS
+        if file.exists() and {name: yaml.safe_load(file.read_text())[name] for name in wanted} != wanted:
+            raise ValueError(f"{shared} holds data prepared by other parameters: name another --out")
         if not (shared / artifacts.DESCRIPTION).exists():
-            shared.mkdir(parents=True, exist_ok=True)
-            raw = self.plan.params(self.method, [self.level])
-            if self.plan.data:
-                raw["prepare"]["root"] = str(Path(self.plan.data).resolve())
-            write_text(shared / artifacts.PARAMS, yaml.safe_dump(raw))
+            write_text(file, yaml.safe_dump(raw))
             run_stage(shared, "prepare")
         link = self.folder / "data"
         if not link.is_symlink():
@@ -177,7 +183,7 @@ class Run:
         write_json(own / METRICS, {level_key(sigma): summarize(rows, radii, identity)})
         write_json(own / artifacts.provenance(sigma), provenance())
         compress(own / artifacts.certificates(sigma))
-        samples = len(rows) * (identity["n0"] + identity["n"])
+        samples = int(rows["n"].sum()) + identity["n0"] * len(rows)
         facts = {"seconds": spent, "certified_samples_per_s": round(samples / spent["certify"]), **provenance()}
         for leftover in (own / ".state", own / "data"):
             if leftover.is_symlink():

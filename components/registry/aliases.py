@@ -31,9 +31,8 @@ HISTORY = "champion."
 """Prefix of the registered model's tags that hold one change of champion each; the rest of their name is the time."""
 VERDICT, AGAINST, KEY = "promotion.verdict", "promotion.against", "promotion.key"
 EVIDENCE, STATE, EXPIRES, BY = "promotion.evidence", "promotion.state", "promotion.expires", "promotion.by"
-FLOW_RUN = "promotion.flow_run"
 """Tags of a version: the verdict, the champion it was made against, what it is a function of, where its evidence lies,
-what became of it, until when a person may answer, who answered, and the flow run that waits for the answer."""
+what became of it, until when a person may answer, and who answered."""
 STAYS = ("refused", "rolled back")
 """States that a person gave: no verdict changes them, only an approval does."""
 
@@ -164,11 +163,6 @@ class Promotions:
         champion = self.aliases().get(CHAMPION)
         waiting = (v for v in self.versions() if v.tags.get(STATE) == "open" and str(v.version) != champion)
         return next((v for v in waiting if self._state_now(v) == "open"), None)
-
-    def note_flow_run(self, flow_run: str) -> None:
-        """Say on the version that waits for an answer which flow run waits with it."""
-        with self._alone():
-            self._tag(self._asked(None).version, FLOW_RUN, flow_run)
 
     def approve(self, number: str | None, by: str) -> Move:
         """Make a version champion because a person says so: the one that is asked about, or any that was judged against

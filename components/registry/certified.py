@@ -1,31 +1,26 @@
-"""What the registry holds of a certified model: its table, and its weights."""
+"""The tables of certificates that the registry holds, on the tracking server that MLflow is set to."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.certification import table
 from components.evaluation.verdict import Certified
-from components.files import read_json, replaced
+from components.files import read_json
 from components.identity import hash_file, hash_value
-from components.model_card import CARD, WEIGHTS, ModelCard, load_card
+from components.registry.model_files import WEIGHTS_SHA256
 from components.registry.tracking import CONTENT
 
-WEIGHTS_SHA256 = "weights_sha256"
-"""Tag of a version: the hash of its weights."""
 
-
-def table_of(client: MlflowClient, version: ModelVersion) -> Certified | None:
-    """The newest table in a version's run, if it was made with the version's weights. It may be a newer one than that
-    which the version was registered with; see `registered_table`."""
+def run_table(version: ModelVersion) -> Certified | None:
+    """The newest table in a version's run, if there is one; `attrs["content"]` is the hash that a version of these
+    weights and this table would be registered with."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files = Path(client.download_artifacts(str(version.run_id), "certificates", folder))
+            files = Path(MlflowClient().download_artifacts(str(version.run_id), "certificates", folder))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
@@ -35,54 +30,30 @@ def table_of(client: MlflowClient, version: ModelVersion) -> Certified | None:
         if not (files / table.IDENTITY).exists():  # a server answers with an empty folder
             return None
         identity = read_json(files / table.IDENTITY, "register the model again")
-        if identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):
-            return None
         certified = Certified(table.read(files / "table.tsv"), identity)
         certified.table.attrs["content"] = hash_value([identity["weights_sha256"], hash_file(files / "table.tsv")])
         return certified
 
 
-def registered_table(client: MlflowClient, version: ModelVersion) -> Certified:
+def table_of(version: ModelVersion) -> Certified | None:
+    """The newest table in a version's run, if it was made with the version's weights. It may be a newer one than that
+    which the version was registered with; see `registered_table`."""
+    certified = run_table(version)
+    if certified is None or certified.identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):
+        return None
+    return certified
+
+
+def registered_table(version: ModelVersion) -> Certified:
     """The table that a version was registered with.
 
     Raises:
         ValueError: the run does not hold it any more.
     """
-    certified = table_of(client, version)
+    certified = table_of(version)
     if certified is None or certified.table.attrs["content"] != version.tags[CONTENT]:
         raise ValueError(
             f"the run of {version.name} v{version.version} does not hold the table that it was registered with: run "
             "the register stage again"
         )
     return certified
-
-
-def fetch_weights(version: ModelVersion, folder: Path) -> ModelCard:
-    """Put a version's weights and card into `folder`, unless they are there.
-
-    Raises:
-        ValueError: what the registry holds are not the weights that were registered.
-    """
-    registered = version.tags.get(WEIGHTS_SHA256)
-    if not _holds(folder, registered):
-        with tempfile.TemporaryDirectory() as temporary, replaced(folder) as (place,):
-            uri = f"models:/{version.name}/{version.version}"
-            model = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=temporary))
-            cards = list(model.glob(f"artifacts/*/{CARD}"))
-            if len(cards) != 1 or not _holds(cards[0].parent, registered):
-                raise ValueError(
-                    f"{version.name} v{version.version} does not hold the weights that were registered "
-                    f"({WEIGHTS_SHA256} {registered}): restore the artifacts of the tracking server, or roll back"
-                )
-            shutil.copytree(cards[0].parent, place)
-    return load_card(folder)
-
-
-def _holds(folder: Path, weights_sha256: str | None) -> bool:
-    """Whether the weights in a folder are those, and its card says so."""
-    path = folder / WEIGHTS
-    return (
-        path.exists()
-        and (folder / CARD).exists()
-        and hash_file(path) == weights_sha256 == load_card(folder).weights_sha256
-    )

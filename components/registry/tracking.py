@@ -23,11 +23,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.files import locked
+from components.registry.aliases import CHALLENGER
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
-CHALLENGER = "challenger"
 
 
 @contextlib.contextmanager
