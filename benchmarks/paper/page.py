@@ -16,8 +16,8 @@ from components.params import level_key
 from pipelines import artifacts
 
 OURS = "smoothmix"
-RECIPES = {"mnist": "mnist", "cifar10": "cifar10"}
-"""The recipe that a published data set stands for."""
+ABOUT = "about.md"
+"""In a set's folder: what its files cannot say, such as where the images come from."""
 HEADER = """# Results beside the published ones
 
 Made by `python -m benchmarks.paper page` from the files in this folder. Each row is one training and one certification
@@ -39,8 +39,9 @@ def write_page(results: Path) -> str:
 def section(folder: Path, published: pd.DataFrame) -> str:
     """One set of runs: table, departures, circumstances, plot."""
     runs = load(folder)
-    dataset = runs["source"].iloc[0]
-    lines = [f"## {folder.name}\n", *departures(folder, dataset, runs), ""]
+    dataset = runs["recipe"].iloc[0]
+    about = (folder / ABOUT).read_text() if (folder / ABOUT).exists() else ""
+    lines = [f"## {folder.name}\n", about, *departures(dataset, runs), ""]
     lines += ["| σ | method | ACR | published | smoothmix's gain, paired 95 % | clean accuracy | abstention |"]
     lines += ["|" + " --- |" * 7]
     for sigma, level in runs.groupby("sigma"):
@@ -66,29 +67,26 @@ def load(folder: Path) -> pd.DataFrame:
         rows.append(
             read_json(own / METRICS, "run it again")[level_key(sigma)]
             | read_json(facts, "run it again")
-            | {"method": own.parent.name, "certificates": table.read(packed), "epochs": epochs(own)}
-            | {"source": yaml.safe_load((own / artifacts.PARAMS).read_text())["prepare"]["source"]}
+            | {"method": own.parent.name, "certificates": table.read(packed), "params": read_params(own)}
         )
     return pd.DataFrame(rows)
 
 
-def epochs(run: Path) -> int:
-    return int(yaml.safe_load((run / artifacts.PARAMS).read_text())["train"]["epochs"])
+def read_params(run: Path) -> dict[str, Any]:
+    """A run's parameters with dotted keys."""
+    return flat(yaml.safe_load((run / artifacts.PARAMS).read_text()))
 
 
-def departures(folder: Path, dataset: str, runs: pd.DataFrame) -> list[str]:
-    """Every parameter in which the runs differ from the published recipe."""
-    if dataset not in RECIPES:
-        return [f"Data set `{dataset}`: nothing is published for it."]
-    recipe = flat(yaml.safe_load((ROOT / f"recipes/{RECIPES[dataset]}.yaml").read_text()))
+def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
+    """Every parameter in which the runs differ from the recipe."""
+    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text()))
     differing: dict[str, str] = {}
-    for method, sigma in zip(runs["method"], runs["sigma"], strict=True):
-        own = flat(yaml.safe_load((folder / method / level_key(sigma) / artifacts.PARAMS).read_text()))
+    for own in runs["params"]:
         for key, value in own.items():
-            silent = key.startswith(("noise_levels", "evaluate", "register")) or key == "train.method"
-            if not silent and value != recipe.get(key):
-                differing[key] = f"`{key}` {value} instead of {recipe.get(key)}"
-    return ["Departures from the recipe: " + (", ".join(differing.values()) or "none") + "."]
+            silent = key.startswith(("noise_levels", "evaluate", "register", "promote")) or key == "train.method"
+            if not silent and value != published.get(key):
+                differing[key] = f"`{key}` {value} instead of {published.get(key)}"
+    return [f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -130,7 +128,7 @@ def circumstances(runs: pd.DataFrame) -> str:
     commits = sorted({commit[:10] for commit in runs["git_commit"]})
     rate = runs["certified_samples_per_s"].median()
     return (
-        f"{len(runs)} runs of {numbers(runs['epochs'])} epochs, {numbers(runs['images'])} test images, "
+        f"{len(runs)} runs of {numbers(runs['params'].str['train.epochs'])} epochs, {numbers(runs['images'])} test images, "
         f"n = {numbers(runs['n'])}; training {seconds['train'] / 3600:.2f} h, certification "
         f"{seconds['certify'] / 3600:.2f} h at a median of {rate:,.0f} samples/s, start-up included, on "
         f"{', '.join(machines)}; torch {', '.join(sorted(set(runs['torch'])))}; commit {', '.join(commits)}."

@@ -184,7 +184,8 @@ class Run:
         write_json(own / artifacts.provenance(sigma), provenance())
         compress(own / artifacts.certificates(sigma))
         samples = int(rows["n"].sum()) + identity["n0"] * len(rows)
-        facts = {"seconds": spent, "certified_samples_per_s": round(samples / spent["certify"]), **provenance()}
+        rate = round(samples / spent["certify"])
+        facts = {"recipe": self.plan.recipe.stem, "seconds": spent, "certified_samples_per_s": rate, **provenance()}
         for leftover in (own / ".state", own / "data"):
             if leftover.is_symlink():
                 leftover.unlink()
