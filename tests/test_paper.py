@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.paper.page import departures, flat, rankings, write_page
+from benchmarks.paper.page import departures, flat, not_yet_run, rankings, write_page
 from benchmarks.paper.runs import Plan, scaled
 from components.params import ParamsError
 
@@ -67,6 +67,11 @@ def test_the_page_names_every_departure_and_both_rankings():
         assert words in line
     assert "seed" not in line
     published = pd.read_csv(ROOT / "results/published.csv")
+    missing = not_yet_run(runs.assign(recipe="mnist"), published)
+    assert "smoothmix at σ 0.25, 0.5, 1" in missing
+    whole = [flat(Plan(ROOT / "recipes/mnist.yaml", ROOT, None, {}, None, None).params("smoothmix", ["0.5"]))]
+    missing = not_yet_run(runs.iloc[1:].assign(recipe="mnist", params=whole), published)
+    assert "- mnist: smoothmix at σ 0.25, 1; gaussian at σ 0.25, 0.5, 1" in missing
     assert (
         "here smoothmix > gaussian; published smoothmix > gaussian (rank correlation 1.00)"
         in rankings(runs, "mnist", published)[0]
@@ -74,7 +79,6 @@ def test_the_page_names_every_departure_and_both_rankings():
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):
-    (tmp_path / "published.csv").write_text("dataset,method,sigma,acr\n")
     with pytest.raises(ValueError, match="no finished run"):
         write_page(tmp_path)
 
@@ -123,7 +127,22 @@ def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
     )
     assert (other.returncode, "data prepared by other parameters" in other.stderr) == (1, True)
     facts = json.loads((whole / "run.json").read_text())
-    assert {"seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
+    assert {"recipe", "seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
+
+
+@pytest.mark.slow
+def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about_it(whole, tmp_path):
+    shutil.copytree(whole.parents[1], tmp_path / "digits")
+    (tmp_path / "digits/about.md").write_text("Scanned by hand.")
+    for name in ("published.csv", "published_curves.csv"):
+        shutil.copy(ROOT / "results" / name, tmp_path)
+    result = paper("page", "--results", tmp_path)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "README.md").read_text()
+    acr = json.loads((whole / "metrics.json").read_text())["0.5"]["acr"]
+    for words in ("Scanned by hand.", "`train.epochs` 3 instead of", "| 0.5 | gaussian |", f"{acr:.2f}"[:3]):
+        assert words in page
+    assert (tmp_path / "digits/certified_accuracy.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""results/README.md: the runs kept there beside the published figures, with every departure from the recipe."""
+"""results/README.md: the runs kept there beside the published figures, every departure, and what is still to be run."""
 
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from components.evaluation import metrics, plots
 from components.evaluation.compare import paired_acr_difference
 from components.files import read_json, write_text
 from components.params import level_key
+from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
 
 OURS = "smoothmix"
@@ -24,21 +25,27 @@ Made by `python -m benchmarks.paper page` from the files in this folder. Each ro
 by this repository's own stages (`python -m benchmarks.paper run --help`); the published figures are those of n =
 100,000, failure_prob 0.001 and all test images.
 """
+COST = "imagenet_cost.jsonl"
+COST_HEADER = """## What ImageNet would cost
+
+ResNet-50 by `recipes/imagenet.yaml`, from throughputs that `python -m benchmarks.imagenet` measured on this machine:
+"""
 
 
 def write_page(results: Path) -> str:
     """Write the page and its plots; a line that says where."""
-    published = pd.read_csv(results / "published.csv")
-    sections = [section(folder, published) for folder in sorted(results.iterdir()) if list(folder.glob(f"*/*/{FACTS}"))]
-    if not sections:
+    sets = {folder: load(folder) for folder in sorted(results.iterdir()) if list(folder.glob(f"*/*/{FACTS}"))}
+    if not sets:
         raise ValueError(f"{results} holds no finished run: see `python -m benchmarks.paper run --help`")
+    published, curves = (pd.read_csv(results / f"{name}.csv") for name in ("published", "published_curves"))
+    sections = [section(folder, runs, published, curves) for folder, runs in sets.items()]
+    sections += [not_yet_run(pd.concat(sets.values()), published), *cost(results / COST)]
     write_text(results / "README.md", "\n".join([HEADER, *sections]))
     return f"written: {results / 'README.md'}"
 
 
-def section(folder: Path, published: pd.DataFrame) -> str:
+def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: pd.DataFrame) -> str:
     """One set of runs: table, departures, circumstances, plot."""
-    runs = load(folder)
     dataset = runs["recipe"].iloc[0]
     about = (folder / ABOUT).read_text() if (folder / ABOUT).exists() else ""
     lines = [f"## {folder.name}\n", about, *departures(dataset, runs), ""]
@@ -53,7 +60,7 @@ def section(folder: Path, published: pd.DataFrame) -> str:
                 f"{theirs} | {gain(level, run)} | {run['clean_accuracy']:.3f} | {run['abstention']:.3f} |"
             )
     lines += ["", *rankings(runs, dataset, published), "", circumstances(runs), ""]
-    lines += [f"![Certified accuracy over the radius]({draw(folder, runs)})", ""]
+    lines += [f"![Certified accuracy over the radius]({draw(folder, runs, curves.query('dataset == @dataset'))})", ""]
     return "\n".join(lines)
 
 
@@ -79,14 +86,50 @@ def read_params(run: Path) -> dict[str, Any]:
 
 def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
     """Every parameter in which the runs differ from the recipe."""
-    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text()))
     differing: dict[str, str] = {}
     for own in runs["params"]:
-        for key, value in own.items():
-            silent = key.startswith(("noise_levels", "evaluate", "register", "promote")) or key == "train.method"
-            if not silent and value != published.get(key):
-                differing[key] = f"`{key}` {value} instead of {published.get(key)}"
+        differing |= differences(recipe, own)
     return [f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."]
+
+
+def differences(recipe: str, own: dict[str, Any]) -> dict[str, str]:
+    """What differs from the recipe in one run, by parameter, for people."""
+    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text()))
+    silent = ("noise_levels", "validate", "evaluate", "register", "promote", "train.method")
+    differing = {key: value for key, value in own.items() if value != published.get(key) and not key.startswith(silent)}
+    return {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}
+
+
+def not_yet_run(runs: pd.DataFrame, published: pd.DataFrame) -> str:
+    """The published figures beside which no run by the whole recipe stands."""
+    whole = [not differences(*run) for run in zip(runs["recipe"], runs["params"], strict=True)]
+    done = set(runs[whole][["recipe", "method", "sigma"]].itertuples(index=False, name=None))
+    missing = [row for row in published[["dataset", "method", "sigma"]].itertuples(index=False, name=None)]
+    missing = [row for row in missing if row not in done and row[1] in OBJECTIVES]
+    lines = ["## Not yet run by the whole recipe\n"]
+    for dataset in dict.fromkeys(row[0] for row in missing):
+        own = [row for row in missing if row[0] == dataset]
+        levels = {method: [f"{row[2]:g}" for row in own if row[1] == method] for method in OBJECTIVES}
+        lines.append(f"- {dataset}: " + "; ".join(f"{name} at σ {', '.join(at)}" for name, at in levels.items() if at))
+    return "\n".join([*lines, ""])
+
+
+def cost(file: Path) -> list[str]:
+    """What `benchmarks.imagenet` kept, where it did."""
+    if not file.exists():
+        return []
+    measured = pd.read_json(file, lines=True)
+    rate = measured["images_per_s"].fillna(measured["samples_per_s"])
+    rows = zip(measured["measured"], rate, measured["hours"], strict=True)
+    facts = measured.iloc[0]
+    machine = facts["gpu"] if facts["gpu"] != "none" else f"{facts['processor']}, {facts['cores']} cores"
+    lines = [
+        COST_HEADER,
+        f"{machine}; {facts['precision']}; torch {facts['torch']}; commit {facts['git_commit'][:10]}.\n",
+    ]
+    lines += ["| measured | per second | hours |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {per_s:,.1f} | {'' if pd.isna(hours) else f'{hours:,.0f}'} |" for what, per_s, hours in rows]
+    return ["\n".join([*lines, ""])]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -127,8 +170,9 @@ def circumstances(runs: pd.DataFrame) -> str:
     )
     commits = sorted({commit[:10] for commit in runs["git_commit"]})
     rate = runs["certified_samples_per_s"].median()
+    epochs = pd.Series([own["train.epochs"] for own in runs["params"]])
     return (
-        f"{len(runs)} runs of {numbers(runs['params'].str['train.epochs'])} epochs, {numbers(runs['images'])} test images, "
+        f"{len(runs)} runs of {numbers(epochs)} epochs, {numbers(runs['images'])} test images, "
         f"n = {numbers(runs['n'])}; training {seconds['train'] / 3600:.2f} h, certification "
         f"{seconds['certify'] / 3600:.2f} h at a median of {rate:,.0f} samples/s, start-up included, on "
         f"{', '.join(machines)}; torch {', '.join(sorted(set(runs['torch'])))}; commit {', '.join(commits)}."
@@ -140,22 +184,25 @@ def numbers(values: pd.Series) -> str:
     return ", ".join(f"{value:,}" for value in sorted(set(values)))
 
 
-def draw(folder: Path, runs: pd.DataFrame) -> str:
-    """Certified accuracy over the radius, one panel per sigma; the name of the picture."""
-    curves = pd.concat(
+def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
+    """Certified accuracy over the radius, one panel per sigma, with the published points; the name of the picture."""
+    ours = pd.concat(
         metrics.curve(run["certificates"], run["sigma"]).assign(method=run["method"]) for run in runs.to_dict("records")
     )
+    points = published[published["sigma"].isin(runs["sigma"])]
+    values = pd.concat([ours.assign(published=False), points.assign(published=True)])
     axes = {
         "x": {"field": "radius", "type": "quantitative", "title": "L2 radius"},
         "y": {"field": "certified_accuracy", "type": "quantitative", "title": "Certified accuracy"},
-        "color": {"field": "method", "type": "nominal"},
+        "color": {"field": "method", "type": "nominal", "title": "method (points: published)"},
     }
-    panel = {"width": 300, "height": 240, "mark": {"type": "line", "interpolate": "step-before"}, "encoding": axes}
+    marks = [({"type": "line", "interpolate": "step-before"}, "!datum.published"), ("point", "datum.published")]
+    layers = [{"mark": mark, "transform": [{"filter": which}], "encoding": axes} for mark, which in marks]
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": curves.to_dict("records")},
+        "data": {"values": values[["sigma", "radius", "certified_accuracy", "method", "published"]].to_dict("records")},
         "facet": {"column": {"field": "sigma", "type": "nominal", "title": "σ"}},
-        "spec": panel,
+        "spec": {"width": 300, "height": 240, "layer": layers},
     }
     picture = folder / "certified_accuracy.png"
     plots.render_png(spec, picture)
