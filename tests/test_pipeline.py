@@ -32,7 +32,7 @@ def copy_project(folder: Path) -> Path:
     """The project's files with a recipe for seconds, in a git repository of their own."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, files.split("\0")):
-        if (ROOT / name).exists() and name != "dvc.lock":
+        if (ROOT / name).exists() and name != "dvc.lock" and not name.startswith("results/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     edit(folder / "params.yaml", SLICE)
