@@ -170,9 +170,9 @@ def circumstances(runs: pd.DataFrame) -> str:
     )
     commits = sorted({commit[:10] for commit in runs["git_commit"]})
     rate = runs["certified_samples_per_s"].median()
-    epochs = pd.Series([own["train.epochs"] for own in runs["params"]])
+    epochs, seeds = (pd.Series([own[key] for own in runs["params"]]) for key in ("train.epochs", "seed"))
     return (
-        f"{len(runs)} runs of {numbers(epochs)} epochs, {numbers(runs['images'])} test images, "
+        f"{len(runs)} runs of {numbers(epochs)} epochs, seed {numbers(seeds)}, {numbers(runs['images'])} test images, "
         f"n = {numbers(runs['n'])}; training {seconds['train'] / 3600:.2f} h, certification "
         f"{seconds['certify'] / 3600:.2f} h at a median of {rate:,.0f} samples/s, start-up included, on "
         f"{', '.join(machines)}; torch {', '.join(sorted(set(runs['torch'])))}; commit {', '.join(commits)}."
