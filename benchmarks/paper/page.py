@@ -28,7 +28,8 @@ by this repository's own stages (`python -m benchmarks.paper run --help`); the p
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
-ResNet-50 by `recipes/imagenet.yaml`, from throughputs that `python -m benchmarks.imagenet` measured on this machine:
+ResNet-50 by `recipes/imagenet.yaml`, in hours of the machine named here, from throughputs that
+`python -m benchmarks.imagenet --out results/imagenet_cost.jsonl` measured on it; on a GPU it gives GPU-hours.
 """
 
 
