@@ -7,7 +7,6 @@ them for `python -m benchmarks.paper page`.
 """
 
 import argparse
-import hashlib
 import json
 import statistics
 import tempfile
@@ -24,11 +23,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.certification import N0, certify_ours
+from benchmarks.training import finish
 from components import networks, params
 from components.certification.sampling import Sampler
 from components.data.manifest import Manifest
 from components.data.streaming import FileSplit, TrainingView
 from components.device import available_cores, has_bfloat16, use_device
+from components.files import write_text
+from components.identity import hash_file
 from components.params import Params
 from components.provenance import provenance
 from components.training.fit import Training, fit, make_optimizer
@@ -38,7 +40,7 @@ RECIPE = Path(__file__).parents[1] / "recipes/imagenet.yaml"
 SHAPE, CLASSES, TRAINING_IMAGES = (3, 224, 224), 1000, 1_281_167
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PHOTOGRAPH, PHOTOGRAPHS = (500, 375), 256
-"""Width and height of an average picture of ImageNet."""
+"""Width and height of an average picture of ImageNet, and how many are decoded."""
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
         lines.append(json.dumps(line))
         print(lines[-1], flush=True)
     if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        write_text(options.out, "\n".join(lines) + "\n")
 
 
 def measurements(recipe: Params, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -89,7 +91,7 @@ def decoded_per_s() -> float:
             path = Path(folder) / f"{number}.jpg"
             Image.fromarray(coarse).resize(PHOTOGRAPH, Image.Resampling.BICUBIC).save(path, quality=95)
             paths.append(path.name)
-            hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            hashes.append(hash_file(path))
         split = FileSplit(Manifest(paths, np.zeros(PHOTOGRAPHS, dtype=np.int64), hashes), Path(folder))
         rates = []
         for epoch in range(3):
@@ -128,8 +130,7 @@ def certified_per_s(precision: str, sigma: float, samples: int, turns: int, devi
 def timed(work: Any, device: torch.device) -> float:
     start = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    finish(device)
     return time.perf_counter() - start
 
 

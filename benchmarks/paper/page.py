@@ -105,8 +105,8 @@ def not_yet_run(runs: pd.DataFrame, published: pd.DataFrame) -> str:
     """The published figures beside which no run by the whole recipe stands."""
     whole = [not differences(*run) for run in zip(runs["recipe"], runs["params"], strict=True)]
     done = set(runs[whole][["recipe", "method", "sigma"]].itertuples(index=False, name=None))
-    missing = [row for row in published[["dataset", "method", "sigma"]].itertuples(index=False, name=None)]
-    missing = [row for row in missing if row not in done and row[1] in OBJECTIVES]
+    known = published[["dataset", "method", "sigma"]].itertuples(index=False, name=None)
+    missing = [row for row in known if row not in done and row[1] in OBJECTIVES]
     lines = ["## Not yet run by the whole recipe\n"]
     for dataset in dict.fromkeys(row[0] for row in missing):
         own = [row for row in missing if row[0] == dataset]
