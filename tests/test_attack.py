@@ -103,15 +103,43 @@ def test_the_folded_network_is_the_same_function_with_the_same_gradient_and_foll
     assert fold(network) is folded
 
 
-def test_batch_norm_and_the_pooling_of_one_channel_are_folded():
-    kinds = [
-        [type(module).__name__ for module in fold(networks.build(name, shape, 10).eval()).children()]
-        for name, shape in (("lenet", (1, 28, 28)), ("lenet", (3, 32, 32)))
-    ]
-    assert [names.count("PooledConvolution") for names in kinds] == [1, 0]
+def test_batch_norm_and_pooled_convolutions_are_folded():
+    folded = fold(networks.build("lenet", (1, 28, 28), 10).eval())
+    kinds = [type(module).__name__ for module in folded.children()]
+    assert (kinds.count("PooledConvolution"), kinds.count("MaxPool2d"), kinds.count("Conv2d")) == (2, 0, 0)
     folded = fold(networks.build("resnet20", (3, 32, 32), 10).eval())
     assert sum(node.op == "call_module" and "bn" in node.target for node in folded.graph.nodes) == 0
     assert sum(isinstance(module, FoldedConvolution) for module in folded.modules()) == 21
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(2, 3, 5), nn.MaxPool2d(2)],
+        [nn.Conv2d(2, 3, 5, padding=1), nn.MaxPool2d(2), nn.ReLU()],
+        [nn.Conv2d(2, 4, 5, groups=2), nn.MaxPool2d(2), nn.ReLU()],
+        [nn.Conv2d(2, 3, 5), nn.MaxPool2d(3), nn.ReLU()],
+        [nn.Conv2d(2, 3, 5), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()],
+        [nn.Conv2d(2, 3, 5, bias=False), nn.MaxPool2d(2), nn.ReLU()],
+        [nn.Conv2d(2, 3, 5), nn.ReLU(), nn.MaxPool2d(2)],
+    ],
+)
+def test_a_row_of_layers_that_is_only_like_a_pooled_convolution_stays_the_same_function(layers):
+    network = nn.Sequential(*layers).double().eval()
+    images = torch.rand(3, 2, 13, 13, dtype=torch.float64, requires_grad=True)
+    results = [function(images) for function in (network, fold(network))]
+    gradients = [torch.autograd.grad(result.square().sum(), images)[0] for result in results]
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_the_gradient_of_a_pooled_convolution_cannot_be_taken_twice_from_what_it_overwrote():
+    folded = fold(nn.Sequential(nn.Conv2d(1, 2, 5), nn.MaxPool2d(2), nn.ReLU()).eval())
+    images = torch.rand(1, 1, 8, 8, requires_grad=True)
+    total = folded(images).sum()
+    torch.autograd.grad(total, images, retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        torch.autograd.grad(total, images)
 
 
 def test_only_longer_steps_are_shortened_to_the_radius():

@@ -1,16 +1,21 @@
 """The same function as a network in eval mode, faster: for the attack, which needs gradients of the image alone.
 
-Two foldings: of batch norm into the convolution before it, and of 4x4 pixels into channels where there is but one.
+Two foldings: of batch norm into the convolution before it, and of a pooled convolution into one matrix product.
 """
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-SIDE = 4
-"""Of the squares that become channels."""
+threshold_backward = torch.ops.aten.threshold_backward
+"""(gradient, values, threshold): the gradient where values > threshold, elsewhere 0; one pass over memory."""
+
+TIE = 1e-30
+"""Values of a pooling window that differ by less are equal: far below what float32 tells apart, far above 0."""
 
 
 class FoldedConvolution(nn.Module):
@@ -37,10 +42,11 @@ class FoldedConvolution(nn.Module):
 
 
 class PooledConvolution(nn.Module):
-    """A convolution of one-channel images and the 2x2 max pooling after it.
+    """relu(maxpool(convolution)), pooled 2x2, on a CPU as one matrix product with a column per pooling window: with few
+    channels libraries take twice as long for the gradient.
 
-    On a CPU the 4x4 pixels of a square become channels, and each square of 4x4 outputs comes from 2x2 of those squares:
-    libraries are several times slower at the gradient of a single channel. Reads the weights at every call.
+    Images lie last in memory, inside and in the result, so that whatever is copied or compared lies side by side. Reads
+    the weights at every call.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -48,37 +54,73 @@ class PooledConvolution(nn.Module):
         self.convolution = convolution
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.is_cuda:
+            return F.max_pool2d(self.convolution(images), 2).relu_()
         weight, bias = self.convolution.weight.detach(), self.convolution.bias
-        height, width = images.shape[-2] - SIDE, images.shape[-1] - SIDE
-        if images.is_cuda or height % SIDE or width % SIDE:
-            return F.max_pool2d(self.convolution(images), 2)
-        repeated = None if bias is None else bias.detach().repeat(SIDE * SIDE)
-        squares = F.conv2d(F.pixel_unshuffle(images, SIDE), kernel_of_squares(weight), repeated)
-        # Channels are (row, column of the pooled 2x2, four values that are pooled, channel): pool, then lay rows out.
-        num, _, rows, columns = squares.shape
-        values = squares.permute(0, 2, 3, 1).reshape(num, rows * columns * 4, 4, len(weight)).permute(0, 3, 1, 2)
-        pooled = F.max_pool2d(values, (1, 4)).permute(0, 2, 3, 1).view(num, rows, columns, 2, 2, len(weight))
-        return pooled.transpose(2, 3).reshape(num, 2 * rows, 2 * columns, len(weight)).permute(0, 3, 1, 2)
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        side = weight.shape[-1] + 1
+        pooled: Tensor = _PooledProduct.apply(images.permute(1, 2, 3, 0), kernel_of_windows(weight), bias, side)  # type: ignore[no-untyped-call]
+        return pooled.permute(3, 0, 1, 2)
 
     @staticmethod
-    def fits(convolution: nn.Conv2d, pooling: nn.Module) -> bool:
-        """Whether the two layers are such a pair: kernel 5x5, no border, pooled 2x2."""
-        facts = (convolution.in_channels, convolution.kernel_size, convolution.stride, convolution.padding)
+    def fits(convolution: nn.Conv2d, pooling: nn.Module, activation: nn.Module) -> bool:
+        """Whether the layers are such a row: a 5x5 kernel, no border, pooled 2x2. A smaller kernel would waste more of
+        the matrix, which is (6/5)^2 times as large as the products that count."""
+        facts = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
         return (
-            facts == (1, (SIDE + 1, SIDE + 1), (1, 1), (0, 0))
+            (*facts, convolution.groups) == ((5, 5), (1, 1), (0, 0), (1, 1), 1)
             and isinstance(pooling, nn.MaxPool2d)
             and (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation) == (2, 2, 0, 1)
+            and not pooling.ceil_mode
+            and isinstance(activation, nn.ReLU)
         )
 
 
-def kernel_of_squares(weight: Tensor) -> Tensor:
-    """The kernel (16 * O, 16, 2, 2) that takes squares of 4x4 pixels to squares of 4x4 outputs of `weight`
-    (O, 1, 5, 5): zero but for the 5x5 pixels that each output sees; outputs as `PooledConvolution` orders them."""
-    shifts = [(down, right) for down in range(SIDE) for right in range(SIDE)]
-    shifted = [F.pad(weight, (right, SIDE - 1 - right, down, SIDE - 1 - down)) for down, right in shifts]
-    kernels = torch.stack([F.pixel_unshuffle(kernel, SIDE) for kernel in shifted])
-    ordered = torch.unflatten(kernels, 0, (2, 2, 2, 2)).transpose(1, 2).flatten(0, 4)
-    return ordered.contiguous(memory_format=torch.channels_last)
+class _PooledProduct(torch.autograd.Function):
+    """What `PooledConvolution` computes, from images (C, H, W, N) to (O, H', W', N); its gradient is of the images.
+
+    Where several values of a window are the largest, each of them gets the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, kernel: Tensor, bias: Tensor, side: int) -> Tensor:
+        columns = windows(images, side)
+        values = (kernel @ columns.flatten(3).flatten(0, 2)).view(4, len(bias), -1)
+        pairs = torch.maximum(values[:2], values[2:])
+        largest = torch.maximum(pairs[0], pairs[1])
+        below_largest = values.sub_(largest)
+        pooled = largest.add_(bias[:, None]).clamp_min_(0)
+        ctx.save_for_backward(below_largest, pooled, kernel)
+        ctx.shape, ctx.columns_shape = images.shape, columns.shape
+        return pooled.view(len(bias), *columns.shape[3:])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        below_largest, pooled, kernel = ctx.saved_tensors
+        side, _, channels, height, width, num = ctx.columns_shape
+        gradient = threshold_backward(gradient.reshape(pooled.shape), pooled, 0).expand_as(below_largest)
+        of_values = threshold_backward.grad_input(gradient, below_largest, -TIE, grad_input=below_largest)
+        columns = (kernel.t() @ of_values.flatten(0, 1)).view(ctx.columns_shape)
+        rows = columns.new_zeros(side, channels, height, ctx.shape[2], num)
+        for right in range(side):
+            rows[:, :, :, right : right + 2 * width : 2] += columns[:, right]
+        images = columns.new_zeros(ctx.shape)
+        for down in range(side):
+            images[:, down : down + 2 * height : 2] += rows[down]
+        return images, None, None, None
+
+
+def windows(images: Tensor, side: int) -> Tensor:
+    """What each 2x2 pooling window sees of images (C, H, W, N): (side, side, C, H', W', N)."""
+    return images.unfold(1, side, 2).unfold(2, side, 2).permute(4, 5, 0, 1, 2, 3).contiguous()
+
+
+def kernel_of_windows(weight: Tensor) -> Tensor:
+    """The matrix (4 * O, (k + 1)^2 * C) that takes what a 2x2 pooling window sees to its four values of a convolution
+    with `weight` (O, C, k, k): the kernel at each of its four places, zero around it."""
+    places = [F.pad(weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+    return torch.stack(places).permute(0, 1, 3, 4, 2).flatten(0, 1).flatten(1)
 
 
 class _WholeLayers(fx.Tracer):
@@ -108,18 +150,28 @@ def _fold(network: nn.Module) -> nn.Module:
     layers = dict(network.named_modules())
     graph = _WholeLayers().trace(network)
     for node in graph.nodes:
-        before = node.args[0] if node.op == "call_module" else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+        row = row_of_layers(node)
+        kinds = [layers[member.target] for member in row]
+        if not row or not isinstance(convolution := kinds[0], nn.Conv2d) or convolution.padding_mode != "zeros":
             continue
-        convolution, layer = layers[before.target], layers[node.target]
-        if not isinstance(convolution, nn.Conv2d) or convolution.padding_mode != "zeros":
-            continue
-        if isinstance(layer, nn.BatchNorm2d):
-            layers[before.target] = FoldedConvolution(convolution, layer)
-        elif PooledConvolution.fits(convolution, layer):
-            layers[before.target] = PooledConvolution(convolution)
+        if len(row) > 1 and isinstance(norm := kinds[1], nn.BatchNorm2d):
+            layers[node.target], absorbed = FoldedConvolution(convolution, norm), row[1:2]
+        elif len(row) > 2 and PooledConvolution.fits(convolution, kinds[1], kinds[2]):
+            layers[node.target], absorbed = PooledConvolution(convolution), row[1:3]
         else:
             continue
-        node.replace_all_uses_with(before)
-        graph.erase_node(node)
+        for member in reversed(absorbed):
+            member.replace_all_uses_with(node)
+            graph.erase_node(member)
     return fx.GraphModule(layers, graph)
+
+
+def row_of_layers(node: fx.Node) -> list[fx.Node]:
+    """The node and those after it, as long as each is a layer and nothing else takes the result of the one before."""
+    row = []
+    while node.op == "call_module":
+        row.append(node)
+        if len(node.users) > 1:
+            break
+        node = next(iter(node.users))
+    return row
