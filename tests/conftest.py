@@ -1,11 +1,39 @@
 """What several test files share."""
 
+import gzip
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from components.params import Consistency, Macer, SmoothAdv, SmoothMix, Stability, Train
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The folder of published data."""
+    if "SMOOTHMIX_DATA" not in os.environ:
+        pytest.skip("set SMOOTHMIX_DATA to a folder with mnist/*.gz or MNIST/raw, and cifar-10-batches-py, to use them")
+    return Path(os.environ["SMOOTHMIX_DATA"])
+
+
+@pytest.fixture(scope="session")
+def mnist_files(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four files of MNIST in MNIST/raw."""
+    root = tmp_path_factory.mktemp("mnist")
+    raw = root / "MNIST/raw"
+    raw.mkdir(parents=True)
+    for packed in (published / "mnist").glob("*.gz"):
+        (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    for plain in (published / "MNIST/raw").glob("*-ubyte"):
+        shutil.copy(plain, raw)
+    if not list(raw.iterdir()):
+        pytest.skip("SMOOTHMIX_DATA has no MNIST")
+    return root
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """MNIST with the recipe for a laptop, through DVC: what a short training must reach on two cores."""
 
-import gzip
-import os
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -20,20 +19,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the recipe, its data at hand."""
-    if "SMOOTHMIX_DATA" not in os.environ:
-        pytest.skip("set SMOOTHMIX_DATA to a folder with mnist/*.gz or MNIST/raw to train on them")
-    root = Path(os.environ["SMOOTHMIX_DATA"])
     folder = copy_project(tmp_path_factory.mktemp("project"))
-    raw = folder / "data/raw/MNIST/raw"
-    raw.mkdir(parents=True)
-    for packed in (root / "mnist").glob("*.gz"):
-        (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
-    for plain in (root / "MNIST/raw").glob("*-ubyte"):
-        (raw / plain.name).write_bytes(plain.read_bytes())
-    if not list(raw.iterdir()):
-        pytest.skip("SMOOTHMIX_DATA has no MNIST")
+    shutil.copytree(mnist_files, folder / "data/raw", dirs_exist_ok=True)
     recipe = yaml.safe_load((folder / "recipes/mnist_laptop.yaml").read_text())
     recipe["certify"]["every"] = 200
     (folder / "params.yaml").write_text(yaml.safe_dump(recipe))

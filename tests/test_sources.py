@@ -1,4 +1,4 @@
-"""Every source on small real files made here, whole and spoilt; the published data where SMOOTHMIX_DATA names it."""
+"""Every source on small real files made here, whole and spoilt."""
 
 import gzip
 import io
@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from components import params
 from components.data.prepared import prepare
-from components.data.sources import SOURCES, FileSource, cifar10, image_folder, imagenet, mnist
+from components.data.sources import FileSource, cifar10, image_folder, imagenet, mnist
 from components.data.sources import archive as archive_module
 from components.params import Prepare
 from pipelines import artifacts
@@ -530,42 +530,3 @@ def test_a_relative_root_counts_from_the_main_checkout(tmp_path, monkeypatch):
     assert artifacts.source_root("data/pets") == tmp_path / "main/data/pets"
     assert artifacts.source_root(None) == tmp_path / "main/data/raw"
     assert artifacts.source_root("/elsewhere") == Path("/elsewhere")
-
-
-# --- the published data ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def published():
-    if "SMOOTHMIX_DATA" not in os.environ:
-        pytest.skip(
-            "set SMOOTHMIX_DATA to a folder with mnist/*.gz or MNIST/raw, and cifar-10-batches-py, to test them"
-        )
-    return Path(os.environ["SMOOTHMIX_DATA"])
-
-
-def test_the_real_mnist(published, tmp_path):
-    root = published
-    for packed in (published / "mnist").glob("*.gz"):
-        root = tmp_path
-        (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
-        (root / "MNIST/raw" / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
-    if not (root / "MNIST/raw").exists():
-        pytest.skip("SMOOTHMIX_DATA has no MNIST")
-    settings = params.load(ROOT / "recipes/mnist.yaml").prepare
-    source = SOURCES["mnist"](params.replace(settings, download=False), root)
-    train, test, description = prepare(source, "mnist", test_share=None, enlarge=None, seed=0)
-    assert np.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert md5((root / "MNIST/raw/train-images-idx3-ubyte").read_bytes()).hexdigest().startswith("6bbc9ace")
-    assert description.train_sha256 == "7a2f4e223b4160926693eb2fb52519543007efadfb387149fe289952179b579a"
-    assert description.test_sha256 == "3ea75be2fbd1d7ab1ab269b030d7bd8a3b44b2b3a818ffa19d973519fb955a9b"
-
-
-def test_the_real_cifar10(published):
-    if not (published / "cifar-10-batches-py").exists():
-        pytest.skip("SMOOTHMIX_DATA has no cifar-10-batches-py")
-    source = cifar10(published, download=False)
-    assert np.bincount(source.labels).tolist() == [5000] * 10
-    assert np.bincount(source.test[1]).tolist() == [1000] * 10
-    assert source.classes[:2] == ["airplane", "automobile"]
