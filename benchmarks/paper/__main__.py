@@ -1,9 +1,10 @@
 """The published experiments, on whatever machine is at hand.
 
-run    train and certify methods at noise levels by a recipe, within a time budget; run it again to go on. Needs no DVC,
-       MLflow, Prefect or Great Expectations.
-adopt  take runs over into the workspace that DVC tracks, so that `dvc repro` evaluates and registers them.
-page   write results/README.md from the runs kept under results/.
+run      train and certify methods at noise levels by a recipe, within a time budget; run it again to go on. Needs no
+         DVC, MLflow, Prefect or Great Expectations.
+adopt    take runs over into the workspace that DVC tracks, so that `dvc repro` evaluates and registers them.
+compare  print the ACRs of two sets of runs pair by pair, such as of two precisions or two seeds.
+page     write results/README.md from the runs kept under results/.
 """
 
 import argparse
@@ -25,6 +26,10 @@ def main() -> int:
             return run_all(plan, options.methods, options.sigmas, 60 * options.max_minutes)
         if options.command == "adopt":
             adopt(options.runs)
+        elif options.command == "compare":
+            from benchmarks.paper.compare import compare  # reads by way of the page
+
+            print(compare(*options.sets))
         else:
             from benchmarks.paper.page import write_page  # draws, with a library that computing does not need
 
@@ -59,6 +64,8 @@ def parse() -> argparse.Namespace:
     add_max_minutes(run)
     take = commands.add_parser("adopt", help="take runs over into the workspace that DVC tracks")
     take.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="such as results/mnist/smoothmix/0.5")
+    pair = commands.add_parser("compare", help="two sets of runs, pair by pair")
+    pair.add_argument("sets", nargs=2, type=Path, metavar="SET", help="such as results/mnist")
     page = commands.add_parser("page", help="write the page of results")
     page.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     return parser.parse_args()
