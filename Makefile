@@ -29,8 +29,8 @@ run: setup  ## set up and run the main job: prepare, validate, train, certify, e
 	@python -m pipelines.check
 	dvc repro
 
-test: setup  ## set up and run the fast tests
-	python -m pytest
+test: setup  ## set up and run the fast tests, files side by side
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-all: setup  ## every test, the slow ones too
 	python -m pytest -m "slow or not slow"

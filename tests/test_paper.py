@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.paper.compare import compare
 from benchmarks.paper.page import departures, flat, not_yet_run, rankings, write_page
 from benchmarks.paper.runs import Plan, scaled
 from components.certification.table import display_radius
@@ -85,24 +86,19 @@ def test_a_page_of_nothing_is_refused(tmp_path):
 
 
 def test_two_sets_are_compared_pair_by_pair():
-    result = paper("compare", "results/digits", "results/digits_bfloat16")
-    assert result.returncode == 0, result.stderr
-    first, header, _, *rows = result.stdout.splitlines()
+    first, header, _, *rows = compare(ROOT / "results/digits", ROOT / "results/digits_bfloat16").splitlines()
     assert first == "train.precision: float32 in digits, bfloat16 in digits_bfloat16"
     assert header.split()[:4] == ["sigma", "method", "digits", "digits_bfloat16"]
     assert [line.split()[:2] for line in rows] == [[level, "smoothmix"] for level in ("0.25", "0.5", "1.0")]
     for line in rows:
-        mean, low, high = (
-            float(value) for value in line.replace("[", "").replace("]", "").replace(",", "").split()[4:]
-        )
+        mean, low, high = (float(value.strip("[],")) for value in line.split()[4:])
         assert low <= mean <= high
         assert low <= 0 <= high, "bfloat16 costs no robustness that these images could show"
 
 
 def test_sets_of_other_images_are_not_compared():
-    result = paper("compare", "results/digits", "results/mnist_3_epochs")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "different images or labels" in result.stderr
+    with pytest.raises(ValueError, match="different images or labels"):
+        compare(ROOT / "results/digits", ROOT / "results/mnist_3_epochs")
 
 
 @pytest.mark.slow
