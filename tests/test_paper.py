@@ -91,7 +91,11 @@ def test_two_sets_are_compared_pair_by_pair():
     assert header.split()[:4] == ["sigma", "method", "digits", "digits_bfloat16"]
     assert [line.split()[:2] for line in rows] == [[level, "smoothmix"] for level in ("0.25", "0.5", "1.0")]
     for line in rows:
+        level, method, *_ = line.split()
+        files = [ROOT / f"results/{name}/{method}/{level}/metrics.json" for name in ("digits", "digits_bfloat16")]
+        first_acr, second_acr = (json.loads(file.read_text())[level]["acr"] for file in files)
         mean, low, high = (float(value.strip("[],")) for value in line.split()[4:])
+        assert mean == pytest.approx(second_acr - first_acr, abs=6e-5), "the second minus the first"
         assert low <= mean <= high
         assert low <= 0 <= high, "bfloat16 costs no robustness that these images could show"
 
