@@ -6,10 +6,10 @@
 #   docker run --rm -p 8000:8000 -e SERVING_TOKEN -e MLFLOW_TRACKING_URI smoothmix-serve --model models:/NAME@champion
 FROM python:3.11-slim-bookworm AS environment
 WORKDIR /app
-COPY requirements-uv.lock requirements.lock ./
+COPY requirements/uv.lock requirements/pipeline.lock ./requirements/
 RUN python -m venv /app/.venv \
-    && /app/.venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-uv.lock \
-    && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements.lock
+    && /app/.venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/uv.lock \
+    && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements/pipeline.lock
 
 FROM python:3.11-slim-bookworm AS runtime
 # git: DVC and the provenance need it. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
@@ -40,5 +40,5 @@ CMD ["--model", "models:/digits-sigma-0.5@champion"]
 FROM runtime AS pipeline
 WORKDIR /work
 VOLUME /work
-ENTRYPOINT ["tini", "--", "/app/source/docker-entrypoint.sh"]
+ENTRYPOINT ["tini", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
 CMD ["dvc", "repro"]

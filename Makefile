@@ -18,11 +18,11 @@ help:  ## show this list
 
 setup: .venv/.installed  ## the locked environment in .venv
 
-.venv/.installed: requirements.lock requirements-uv.lock
+.venv/.installed: requirements/pipeline.lock requirements/uv.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": name one, make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	uv pip sync --require-hashes requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	uv pip sync --require-hashes requirements/pipeline.lock
 	@touch $@
 
 run: setup  ## set up and run the main job: prepare, validate, train, certify, evaluate, register
@@ -42,12 +42,12 @@ lint: setup  ## format, lint, types, Dockerfile
 	hadolint Dockerfile
 
 benchmark-setup: setup  ## what benchmarks compare with, beside the locked environment
-	uv pip install --no-deps --require-hashes -r requirements-benchmark.lock
+	uv pip install --no-deps --require-hashes -r requirements/benchmark.lock
 
 lock:  ## solve the dependencies of pyproject.toml anew
-	uv pip compile requirements-uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.lock
-	uv pip compile requirements-benchmark.in --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-benchmark.lock
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+	uv pip compile requirements/uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/uv.lock
+	uv pip compile requirements/benchmark.in --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/benchmark.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/pipeline.lock
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.state/mlflow/mlflow.db}"

@@ -3,7 +3,7 @@
 Measures ResNet-50 at 224x224 on synthetic images by recipes/imagenet.yaml: training steps of each method, decoding of
 photographs as files, and noisy samples in certification; and multiplies up to 1,281,167 training images and to 500 and
 50,000 certified ones. Nothing of the real data is needed. Prints one JSON line per measurement, and with --out keeps
-them for `python -m benchmarks.paper page`.
+them for `python -m benchmarks.published page`.
 """
 
 import argparse
@@ -24,15 +24,16 @@ from torch.utils.data import DataLoader
 
 from benchmarks.certification import N0, certify_ours
 from benchmarks.training import finish
-from components import networks, params
+from components import params
 from components.certification.sampling import Sampler
 from components.data.manifest import Manifest
 from components.data.streaming import FileSplit, TrainingView
-from components.device import available_cores, has_bfloat16, use_device
-from components.files import write_text
-from components.identity import hash_file
+from components.model import networks
 from components.params import Params
-from components.provenance import provenance
+from components.tools.device import available_cores, has_bfloat16, use_device
+from components.tools.files import write_text
+from components.tools.hashing import hash_file
+from components.tools.provenance import provenance
 from components.training.fit import Training, fit, make_optimizer
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
 

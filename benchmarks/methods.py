@@ -20,8 +20,8 @@ import yaml
 from components import params
 from components.certification import table
 from components.certification.table import display_radius
-from components.evaluation.compare import paired_acr_difference
 from components.evaluation.metrics import summarize
+from components.evaluation.paired import paired_acr_difference
 from components.evaluation.report import text_table
 from components.params import Params, level_key
 from components.training.objectives import OBJECTIVES

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components import params, trained_model
-from components.certification.certify import certify_image, certify_images
+from components import params
+from components.certification.cohen import certify_image, certify_images
+from components.certification.preset_radii import RadiiCertificate, certifiable, certify_radii
 from components.certification.sampling import Sampler
-from components.certification.sequential import RadiiCertificate, certifiable, certify_radii
 from components.certification.table import Certificate
-from components.data.pixels import to_unit_interval
 from components.data.prepared import load_description, load_split
-from components.device import available_cores, use_device
+from components.data.streaming import to_unit_interval
 from components.evaluation.report import text_table
-from components.progress import Progress
+from components.model import weights
+from components.tools.device import available_cores, use_device
+from components.tools.progress import Progress
 from pipelines import artifacts
 
 
@@ -44,7 +45,7 @@ def main() -> None:
 def compare(sigma: float, recipe: params.Params, options: argparse.Namespace) -> list[list[str]]:
     """One row per radius that n samples can certify at this noise level."""
     settings, description = recipe.certify, load_description(artifacts.DESCRIPTION)
-    network, card = trained_model.load(artifacts.model(sigma), use_device(threads=1))
+    network, card = weights.load(artifacts.model(sigma), use_device(threads=1))
     split = load_split(artifacts.TEST_SPLIT)
     indices = range(0, len(split.labels), options.every)
     pixels = torch.from_numpy(split.images)

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components import params, trained_model
-from components.certification.sequential import certifiable
-from components.data.pixels import to_unit_interval
+from components import params
+from components.certification.classifier import Limits, SmoothedClassifier
+from components.certification.preset_radii import certifiable
 from components.data.prepared import load_description, load_split
-from components.device import use_device
+from components.data.streaming import to_unit_interval
 from components.evaluation.report import text_table
-from components.progress import Progress
-from components.serving.classifier import Limits, SmoothedClassifier
+from components.model import weights
+from components.tools.device import use_device
+from components.tools.progress import Progress
 from pipelines import artifacts
 
 
@@ -79,7 +80,7 @@ def main() -> None:
 
 def load(options: argparse.Namespace) -> tuple[SmoothedClassifier, list[Tensor]]:
     """The classifier, and the images of each request."""
-    network, card = trained_model.load(artifacts.model(options.sigma), use_device(threads=1))
+    network, card = weights.load(artifacts.model(options.sigma), use_device(threads=1))
     classifier = SmoothedClassifier(network, card, limits=Limits(n=options.largest_n, seconds=1e6))
     description, split = load_description(artifacts.DESCRIPTION), load_split(artifacts.TEST_SPLIT)
     drawn = np.random.default_rng(0).integers(len(split.labels), size=(options.requests, options.images))

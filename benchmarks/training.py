@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from components import networks, params
-from components.device import available_cores, has_bfloat16, use_device
+from components import params
+from components.model import networks
 from components.params import SmoothMix, Train
+from components.tools.device import available_cores, has_bfloat16, use_device
 from components.training.fit import Training, fit, make_optimizer
 from pipelines import artifacts
 

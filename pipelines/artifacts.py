@@ -7,24 +7,26 @@ from pathlib import Path
 from components.params import level_key
 
 PARAMS = Path("params.yaml")
+OUTPUTS = Path("outputs")
+"""Folder of all that stages make."""
 
-TRAIN_SPLIT = Path("data/prepared/train")
-TEST_SPLIT = Path("data/prepared/test")
-DESCRIPTION = Path("data/prepared/description.json")
-VALIDATION = Path("data/validation.json")
+TRAIN_SPLIT = OUTPUTS / "data/prepared/train"
+TEST_SPLIT = OUTPUTS / "data/prepared/test"
+DESCRIPTION = OUTPUTS / "data/prepared/description.json"
+VALIDATION = OUTPUTS / "data/validation.json"
 
-METRICS = Path("evaluation/metrics.json")
-CURVES = Path("evaluation/curves.csv")
-REPORT = Path("evaluation/report")
+METRICS = OUTPUTS / "evaluation/metrics.json"
+CURVES = OUTPUTS / "evaluation/curves.csv"
+REPORT = OUTPUTS / "evaluation/report"
 """Folder of the pages for people: report.md, certified_accuracy.png and .html."""
-PROMOTION = Path("evaluation/promotion")
+PROMOTION = OUTPUTS / "evaluation/promotion"
 """Folder of the last verdicts, verdict.json and verdict.md: no output of a stage."""
 
 SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
-PLOT_TEMPLATE = SOURCE / "plots/certified_accuracy.json"
-_BOTH = ["networks.py", "data/pixels.py", "data/streaming.py", "data/pictures.py", "device.py"]
-TRAINING_CODE = [SOURCE / "components" / name for name in ["training", "data/augment.py", "identity.py", *_BOTH]]
+PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
+_BOTH = ["model/networks.py", "data/streaming.py", "data/image_files.py", "tools/device.py"]
+TRAINING_CODE = [SOURCE / "components" / name for name in ["training", "data/augment.py", "tools/hashing.py", *_BOTH]]
 """The code that a training's result depends on, as train's dependencies in dvc.yaml."""
 CERTIFICATION_CODE = [SOURCE / "components" / name for name in ["certification", *_BOTH]]
 """The code that a table's rows depend on."""
@@ -32,26 +34,26 @@ CERTIFICATION_CODE = [SOURCE / "components" / name for name in ["certification",
 
 def model(sigma: float) -> Path:
     """Weights and card: what certification reads."""
-    return Path("models") / level_key(sigma)
+    return OUTPUTS / "models" / level_key(sigma)
 
 
 def history(sigma: float) -> Path:
     """One row per epoch."""
-    return Path("training_logs") / level_key(sigma) / "history.csv"
+    return OUTPUTS / "training_logs" / level_key(sigma) / "history.csv"
 
 
 def provenance(sigma: float) -> Path:
     """Commit, hardware and versions of the training: facts that no later stage's result depends on."""
-    return Path("training_logs") / level_key(sigma) / "provenance.json"
+    return OUTPUTS / "training_logs" / level_key(sigma) / "provenance.json"
 
 
 def certificates(sigma: float) -> Path:
-    return Path("certificates") / level_key(sigma) / "table.tsv"
+    return OUTPUTS / "certificates" / level_key(sigma) / "table.tsv"
 
 
 def certificates_identity(sigma: float) -> Path:
     """What the table is a function of: weights, data, procedure, seed."""
-    return Path("certificates") / level_key(sigma) / "identity.json"
+    return OUTPUTS / "certificates" / level_key(sigma) / "identity.json"
 
 
 def state_root() -> Path:

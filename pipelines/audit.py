@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.certification.certify import certify_images
+from components.certification.classifier import SmoothedClassifier
+from components.certification.cohen import certify_images
 from components.certification.table import display_radius
-from components.data.pixels import to_unit_interval
 from components.data.prepared import load_description
-from components.data.streaming import open_split
-from components.device import available_cores
+from components.data.streaming import open_split, to_unit_interval
 from components.evaluation.audit import (
     claimed_probability,
     contradictions_needed,
@@ -26,11 +25,11 @@ from components.evaluation.audit import (
 )
 from components.evaluation.verdict import Certified
 from components.params import load as load_params
-from components.registry.certified import run_table
-from components.registry.classifier import load_classifier
+from components.registry.loading import load_classifier
 from components.registry.model_files import find_version
+from components.registry.tables import run_table
 from components.registry.tracking import CONTENT, use_store
-from components.serving.classifier import SmoothedClassifier
+from components.tools.device import available_cores
 from pipelines import artifacts
 
 

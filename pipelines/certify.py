@@ -7,9 +7,8 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,25 +16,24 @@ from typing import Any
 
 import numpy as np
 import torch.distributed
-from torch import Tensor
 
-from components import trained_model
-from components.certification import sequential, table
-from components.certification.certify import certify_image, certify_images
+from components.certification import preset_radii, table
+from components.certification.cohen import certify_images
+from components.certification.procedures import PROCEDURES, Procedure
 from components.certification.sampling import Sampler
-from components.certification.table import Certificate, PartialTable, display_radius
-from components.data.pictures import decoder_version
-from components.data.pixels import to_unit_interval
+from components.certification.table import PartialTable, display_radius
+from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
-from components.data.streaming import FileSplit, open_split
-from components.device import available_cores, use_device
-from components.files import claim, read_json, write_json
-from components.identity import derive_seed, hash_code, hash_value
-from components.model_card import ModelCard
-from components.params import Certify, Params
-from components.progress import Progress
+from components.data.streaming import FileSplit, open_split, to_unit_interval
+from components.model import weights
+from components.model.card import ModelCard
+from components.params import Params
+from components.tools.device import available_cores, use_device
+from components.tools.files import claim, read_json, write_json
+from components.tools.hashing import derive_seed, hash_code, hash_value
+from components.tools.progress import Progress
 from pipelines import artifacts
-from pipelines.command import StoppedEarly, add_max_minutes, run_stage_at_sigma
+from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="take over the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
     )
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="of the weights (default: models/SIGMA)")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table (default: certificates/SIGMA)")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="of the weights (default: outputs/models/SIGMA)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table (default: outputs/certificates/SIGMA)")
 
 
 def run(
@@ -64,7 +62,7 @@ def run(
     model = model or artifacts.model(sigma)
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
-    network, card = trained_model.load(model, device)
+    network, card = weights.load(model, device)
     check_fit(card, description, sigma, model)
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))
     sampler = Sampler(
@@ -173,61 +171,6 @@ class RunningMetrics:
         return f"{rate:,.0f} samples/s, {acr}certified accuracy at radius {self._radius:g}: {accuracy:.3f}"
 
 
-@dataclass(frozen=True)
-class Procedure:
-    """How an image is certified, and what its row then is a function of."""
-
-    certify: Callable[[Tensor, int, str | None], Any]
-    """Of an image, its number and the row that the same procedure gave it with fewer samples, if any."""
-    format_row: Callable[[int, int, Any], str]
-    columns: list[str]
-    facts: dict[str, Any]
-    watched_radius: float
-    """At which progress shows certified accuracy."""
-
-
-def reference(sampler: Sampler, settings: Certify, seed: int) -> Procedure:
-    arguments: dict[str, Any] = {"n0": settings.n0, "n": settings.n, "failure_prob": settings.failure_prob}
-    arguments["early_abstention"] = settings.early_abstention
-
-    def certify(image: Tensor, index: int, earlier: str | None) -> Certificate:
-        return certify_image(sampler, image, **arguments, seed=seed, index=index)
-
-    return Procedure(certify, table.format_row, table.COLUMNS, {"mode": "reference", **arguments}, sampler.sigma)
-
-
-def preset_radii(sampler: Sampler, settings: Certify, seed: int) -> Procedure:
-    sequential.check_size(settings.n)
-    radii = sequential.certifiable(settings.sequential.radii, settings.n, settings.failure_prob, sampler.sigma)
-    if left_out := [radius for radius in settings.sequential.radii if radius not in radii]:
-        largest = display_radius(sequential.largest_preset_radius(settings.n, settings.failure_prob, sampler.sigma))
-        what = f"{settings.n:,} samples certify at most {largest} at sigma {sampler.sigma}"
-        if not radii:
-            raise ValueError(f"certify.sequential.radii is {left_out}: {what}; name smaller ones or raise certify.n")
-        print(f"left out of the radii: {', '.join(map(str, left_out))} ({what})")
-    shared: dict[str, Any] = {"n0": settings.n0, "failure_prob": settings.failure_prob}
-    shared["reject_prob"] = settings.sequential.reject_prob
-
-    def certify(image: Tensor, index: int, earlier: str | None) -> sequential.RadiiCertificate:
-        before = sequential.parse_row(earlier, radii) if earlier else None
-        return sequential.certify_radii(
-            sampler,
-            image,
-            radii,
-            **shared,
-            max_n=settings.n,
-            seed=seed,
-            index=index,
-            earlier=before,
-        )
-
-    facts = {"mode": "sequential", **shared, "n": settings.n, "radii": radii}
-    return Procedure(certify, sequential.format_row, sequential.COLUMNS, facts, radii[0])
-
-
-PROCEDURES = {"reference": reference, "sequential": preset_radii}
-
-
 def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
     """By image, the row with most samples of the same sequential certification at smaller n: to be topped up."""
     if identity["mode"] != "sequential":
@@ -236,7 +179,7 @@ def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
     for folder in artifacts.partial_tables().glob("*/"):
         other = read_json(folder / table.IDENTITY, f"remove {folder}")
         if other["n"] < identity["n"] and other | {"n": identity["n"]} == identity:
-            found.append((other["n"], table.read_partial(folder, sequential.COLUMNS)))
+            found.append((other["n"], table.read_partial(folder, preset_radii.COLUMNS)))
     return {index: line for _, lines in sorted(found, key=lambda item: item[0]) for index, line in lines.items()}
 
 

@@ -1,6 +1,6 @@
 """Check params.yaml as a whole, before anything runs."""
 
-from pipelines.command import run_stage
+from pipelines.cli import run_stage
 
 if __name__ == "__main__":
     run_stage(lambda params: None, __doc__)

@@ -5,10 +5,10 @@ import pandas as pd
 from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation import metrics, plots, report
-from components.files import read_json, write_json, write_text
 from components.params import Params, level_key
+from components.tools.files import read_json, write_json, write_text
 from pipelines import artifacts
-from pipelines.command import run_stage
+from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:

@@ -13,18 +13,18 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 from components.certification.table import display_radius
 from components.evaluation.report import text_table
 from components.params import Params, level_key
-from components.registry import lookup
-from components.registry.lookup import RegisteredModel
+from components.registry import versions
 from components.registry.tracking import Tracking, in_one_line
+from components.registry.versions import VersionFacts
 from pipelines import artifacts
-from pipelines.command import guard, load_params
+from pipelines.cli import guard, load_params
 
 
 def champion(params: Params, sigma: float | None) -> None:
     client = Tracking(artifacts.tracking_store(), params.register.name).client
     for name in named(client, params, sigma):
         try:
-            print(describe(lookup.champion(client, name)))
+            print(describe(versions.champion(client, name)))
         except ValueError as error:
             if sigma is not None:
                 raise
@@ -33,7 +33,7 @@ def champion(params: Params, sigma: float | None) -> None:
 
 def best(params: Params, radius: float, at_least: float, all_versions: bool) -> None:
     client = Tracking(artifacts.tracking_store(), params.register.name).client
-    print(describe(lookup.best(client, params.register.name, radius, at_least, champions_only=not all_versions)))
+    print(describe(versions.best(client, params.register.name, radius, at_least, champions_only=not all_versions)))
 
 
 def history(params: Params, sigma: float | None) -> None:
@@ -41,7 +41,7 @@ def history(params: Params, sigma: float | None) -> None:
     rows = [
         [move.at, name, f"v{move.champion}", f"v{move.left}" if move.left else "-", f"{move.how} by {move.by}"]
         for name in named(client, params, sigma)
-        for move in lookup.history(client, name)
+        for move in versions.history(client, name)
     ]
     print(text_table(["when (UTC)", "model", "champion", "before", "how"], rows) if rows else "no champion yet")
 
@@ -49,11 +49,11 @@ def history(params: Params, sigma: float | None) -> None:
 def named(client: Any, params: Params, sigma: float | None) -> list[str]:
     """The registered model of one noise level, or of all."""
     if sigma is None:
-        return lookup.names(client, params.register.name)
+        return versions.names(client, params.register.name)
     return [f"{params.register.name}-sigma-{level_key(sigma)}"]
 
 
-def describe(model: RegisteredModel) -> str:
+def describe(model: VersionFacts) -> str:
     """One fact per line. Radii are rounded down."""
     accuracy = "  ".join(f"r={radius:g}: {value:.3f}" for radius, value in model.certified_accuracy.items())
     role = " (champion)" if model.champion else ""

@@ -2,10 +2,10 @@
 
 from components.data.prepared import prepare, save_description, save_split
 from components.data.sources import SOURCES
-from components.files import replaced
 from components.params import Params
+from components.tools.files import replaced
 from pipelines import artifacts
-from pipelines.command import run_stage
+from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:

@@ -16,17 +16,17 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # all requests here are small: a silent server is noticed in
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # some ten seconds
 
-from components import notify
 from components.evaluation.report import text_table
 from components.evaluation.verdict import markdown
-from components.files import write_json, write_text
-from components.identity import hash_value
 from components.params import Params, level_key
 from components.registry.aliases import BY, EXPIRES, STAYS, OutdatedVerdict
 from components.registry.tracking import in_one_line
+from components.tools import notify
+from components.tools.files import write_json, write_text
+from components.tools.hashing import hash_value
 from pipelines import artifacts
-from pipelines.command import BAD_PARAMETERS, guard, load_params
-from pipelines.contest import Contest, connect, promotions_at, verdicts
+from pipelines.champion_challenger import Contest, connect, promotions_at, verdicts
+from pipelines.cli import BAD_PARAMETERS, guard, load_params
 
 ATTEMPTS = 3
 """How often verdicts are made anew when another process changes the champion meanwhile."""

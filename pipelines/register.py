@@ -11,13 +11,13 @@ import pandas as pd
 from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation import metrics, report
-from components.files import locked, read_json
-from components.identity import hash_file, hash_value
-from components.model_card import CARD, ModelCard, load_card
+from components.model.card import CARD, ModelCard, load_card
 from components.params import Params, level_key
 from components.registry.tracking import Tracking, in_one_line
+from components.tools.files import locked, read_json
+from components.tools.hashing import hash_file, hash_value
 from pipelines import artifacts
-from pipelines.command import run_stage
+from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:

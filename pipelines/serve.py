@@ -10,10 +10,10 @@ import sys
 
 import uvicorn
 
-from components.registry.classifier import load_classifier
+from components.certification.classifier import Limits, write_requests
+from components.registry.loading import load_classifier
 from components.registry.tracking import use_store
 from components.serving.app import ServiceLimits, create_app
-from components.serving.classifier import Limits, write_requests
 from pipelines import artifacts
 
 TOKEN = "SERVING_TOKEN"

@@ -13,23 +13,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from components import networks, trained_model
-from components.data.pictures import decoder_version
+from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
-from components.device import use_device
-from components.files import claim, write_json, write_text
-from components.identity import derive_seed, hash_code, hash_value
+from components.model import networks, weights
 from components.params import METHOD_SECTIONS, Params, Train
-from components.progress import Progress
-from components.provenance import provenance
 from components.registry.live import LiveHistory
+from components.tools.device import use_device
+from components.tools.files import claim, write_json, write_text
+from components.tools.hashing import derive_seed, hash_code, hash_value
+from components.tools.progress import Progress
+from components.tools.provenance import provenance
 from components.training import checkpoint
 from components.training.checks import check_data
 from components.training.fit import Training, fit, images_per_epoch, make_optimizer
-from components.training.processes import Processes, joined, share_batch_norm
+from components.training.ranks import Ranks, joined, share_batch_norm
 from pipelines import artifacts
-from pipelines.command import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
+from pipelines.cli import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
 
 REPORT_EVERY_SECONDS = 1.0
 NOTHING, REPORT, SAVE, STOP = range(4)
@@ -54,7 +54,7 @@ class Job:
     description: Description
     split: Split | FileSplit
     device: torch.device
-    processes: Processes
+    processes: Ranks
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def start_or_resume(job: Job) -> Training:
 class Schedule:
     """When to report, save and stop. It goes by the clock, which no result depends on, and alike in all processes."""
 
-    def __init__(self, processes: Processes, deadline: float, checkpoint_seconds: float) -> None:
+    def __init__(self, processes: Ranks, deadline: float, checkpoint_seconds: float) -> None:
         """Args:
         deadline: when to stop, on the monotonic clock.
         """
@@ -239,7 +239,7 @@ class Spectator:
 
 def save_model(network: nn.Module, job: Job) -> None:
     """Weights and card."""
-    trained_model.save(
+    weights.save(
         network,
         artifacts.model(job.sigma),
         sigma=job.sigma,

@@ -2,10 +2,10 @@
 
 from components.data.expectations import check
 from components.data.prepared import load_description, load_split_or_manifest
-from components.files import write_json
 from components.params import Params
+from components.tools.files import write_json
 from pipelines import artifacts
-from pipelines.command import run_stage
+from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.certification.native import cache_folder
 from components.certification.noise import noisy_copies
+from components.certification.noise.native import cache_folder
 
 T = TypeVar("T")
 Counting = Generator[int, np.ndarray, T]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from components.certification.bounds import DECIMALS, round_down
-from components.files import read_json, write_json, write_text
+from components.tools.files import read_json, write_json, write_text
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower"]
 """The first five are the field's; `counts` lists the n estimation samples per class, separated by spaces."""

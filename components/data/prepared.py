@@ -13,8 +13,8 @@ import numpy as np
 from components.data import manifest
 from components.data.manifest import Manifest, load_manifest
 from components.data.sources.source import FileSource, Source
-from components.files import read_record, write_json
-from components.identity import hash_value
+from components.tools.files import read_record, write_json
+from components.tools.hashing import hash_value
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from components.data import pictures
+from components.data import image_files
+from components.data.image_files import PictureError
 from components.data.manifest import Manifest
-from components.data.pictures import PictureError
 from components.data.prepared import Split, load_split_or_manifest
-from components.identity import derive_seed
+from components.tools.hashing import derive_seed
+
+
+def to_unit_interval(pixels: Tensor, max_value: int) -> Tensor:
+    """Integer pixels as float32 in [0, 1]: `max_value` stands for 1.0."""
+    return pixels.float() / max_value
+
 
 CROP = 224
 SHORTER_SIDE = 256
@@ -52,7 +58,7 @@ class FileSplit:
 
     @property
     def sha256(self) -> str:
-        """Identity of files and labels; what is decoded also depends on `pictures.decoder_version()`."""
+        """Identity of files and labels; what is decoded also depends on `image_files.decoder_version()`."""
         return self.manifest.sha256
 
     def image(self, i: int) -> np.ndarray:
@@ -61,7 +67,7 @@ class FileSplit:
         Raises:
             ValueError: naming the file that is missing, unreadable or not the one that was prepared.
         """
-        return pictures.to_array(pictures.resize_and_crop(self._decode(i), SHORTER_SIDE, CROP))
+        return image_files.to_array(image_files.resize_and_crop(self._decode(i), SHORTER_SIDE, CROP))
 
     def training_image(self, i: int, *, seed: int, epoch: int) -> np.ndarray:
         """A training view, uint8 (3, 224, 224): random resized crop and flip, a function of (seed, epoch, i) alone.
@@ -75,16 +81,16 @@ class FileSplit:
         rng = np.random.default_rng(derive_seed(seed, "view", epoch, i))
         left, top, width, height = draw_crop(rng, *image.size)
         image = image.crop((left, top, left + width, top + height)).resize((CROP, CROP), Image.Resampling.BILINEAR)
-        pixels = pictures.to_array(image)
+        pixels = image_files.to_array(image)
         return np.ascontiguousarray(pixels[:, :, ::-1]) if rng.random() < 0.5 else pixels
 
     def _decode(self, i: int) -> Any:
         path, remedy = self.root / self.manifest.paths[i], "put it back, or run the prepare stage again"
         try:
-            data = pictures.read_bytes(path)
+            data = image_files.read_bytes(path)
             if hashlib.sha256(data).hexdigest() != self.manifest.hashes[i]:
                 raise PictureError("not the file that was prepared")
-            return pictures.decode(data, channels=3)
+            return image_files.decode(data, channels=3)
         except PictureError as error:
             raise ValueError(f"{path}: {error}: {remedy}") from None
 

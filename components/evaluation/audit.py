@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from scipy.stats import binom
 
 from components.certification.bounds import DECIMALS, certified_radius, lower_bound
-from components.certification.sequential import anytime_lower_bound, decide
+from components.certification.preset_radii import anytime_lower_bound, decide
 from components.certification.table import ABSTAIN
 
 TOLERANCE = 1.5 * 10**-DECIMALS

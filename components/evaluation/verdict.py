@@ -19,8 +19,8 @@ from statsmodels.stats.multitest import multipletests
 
 from components.certification.bounds import largest_radius
 from components.certification.table import ABSTAIN, display_radius
-from components.evaluation.compare import PairedDifference, paired_accuracy_difference, paired_acr_difference
 from components.evaluation.metrics import certified_radii, is_certified, is_correct
+from components.evaluation.paired import PairedDifference, paired_accuracy_difference, paired_acr_difference
 from components.params import Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from components.files import locked
+from components.tools.files import locked
 
 Version: TypeAlias = ModelVersion
 

@@ -14,9 +14,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from components.files import replaced
-from components.identity import hash_file
-from components.model_card import CARD, WEIGHTS, ModelCard, load_card
+from components.model.card import CARD, WEIGHTS, ModelCard, load_card
+from components.tools.files import replaced
+from components.tools.hashing import hash_file
 
 WEIGHTS_SHA256 = "weights_sha256"
 REGISTERED_HASHES = {WEIGHTS_SHA256: WEIGHTS, "card_sha256": CARD}

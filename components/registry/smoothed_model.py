@@ -22,11 +22,11 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import components
-from components import trained_model
-from components.device import use_device
-from components.model_card import load_card
-from components.registry.classifier import refuse_other_files_than_registered
-from components.serving.classifier import Limits, SmoothedClassifier, images_of, write_requests
+from components.certification.classifier import Limits, SmoothedClassifier, images_of, write_requests
+from components.model import weights
+from components.model.card import load_card
+from components.registry.loading import refuse_other_files_than_registered
+from components.tools.device import use_device
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML")
 SERVED = "__pyfunc_model_path__"
@@ -53,7 +53,7 @@ class SmoothedModel(PythonModel):
             write_requests()
         folder = Path(context.artifacts["model"])
         origin = refuse_other_files_than_registered(folder)
-        network, card = trained_model.load(folder, use_device(threads=1))
+        network, card = weights.load(folder, use_device(threads=1))
         limits = Limits(**context.model_config)
         self.classifier = SmoothedClassifier(network, card, origin=origin, limits=limits)
 

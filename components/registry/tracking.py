@@ -22,8 +22,8 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from components.files import locked
 from components.registry.aliases import CHALLENGER
+from components.tools.files import locked
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"

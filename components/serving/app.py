@@ -23,7 +23,7 @@ import torch
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from components.serving.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
+from components.certification.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
 
 PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")

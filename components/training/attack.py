@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from components.training.draws import Draws
-from components.training.folding import fold
+from components.training.fusing import fuse
 from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
 
 CHUNK = 128
@@ -97,7 +97,7 @@ def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     was_training = network.training
     network.eval()
     try:
-        yield fold(network)
+        yield fuse(network)
     finally:
         network.train(was_training)
 

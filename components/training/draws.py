@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from components.identity import derive_seed
+from components.tools.hashing import derive_seed
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """Images `first` to `last` (excluded) of a step's group of `total`."""
 
     first: int
@@ -28,7 +28,7 @@ class Draws:
     """
 
     def __init__(
-        self, seed: int, epoch: int, step: int, device: torch.device, share: Share | None = None, *, use: str = "step"
+        self, seed: int, epoch: int, step: int, device: torch.device, share: Shard | None = None, *, use: str = "step"
     ) -> None:
         """Args:
         share: the rows of the group that this process holds; all of them if None.
@@ -37,8 +37,8 @@ class Draws:
         self._generator = torch.Generator(device).manual_seed(derive_seed(seed, use, epoch, step))
         self._share = share
 
-    def _of_group(self, images: Tensor) -> Share:
-        share = self._share or Share(0, len(images), len(images))
+    def _of_group(self, images: Tensor) -> Shard:
+        share = self._share or Shard(0, len(images), len(images))
         assert len(images) == share.last - share.first, "numbers are drawn for all images of the share"
         return share
 

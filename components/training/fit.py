@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from components.data.augment import PADDING, crop_and_flip
-from components.data.pixels import to_unit_interval
-from components.data.streaming import FileSplit, TrainingView
-from components.device import available_cores
-from components.identity import derive_seed
+from components.data.streaming import FileSplit, TrainingView, to_unit_interval
 from components.params import Train
-from components.training.draws import Draws, Share
+from components.tools.device import available_cores
+from components.tools.hashing import derive_seed
+from components.training.draws import Draws, Shard
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
-from components.training.processes import Processes
+from components.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class EpochStats:
     loss: float
     """Mean over the optimiser steps."""
     noisy_accuracy: float
-    """Share of noisy training images classified right, as seen while training."""
+    """Shard of noisy training images classified right, as seen while training."""
     seconds: float
 
 
@@ -154,7 +153,7 @@ def fit(
     sigma: float,
     settings: Train,
     seed: int,
-    processes: Processes | None = None,
+    processes: Ranks | None = None,
 ) -> Iterator[int]:
     """Train in place; after each optimiser step, yields the number of its images.
 
@@ -172,7 +171,7 @@ def fit(
         ValueError: fewer images than groups in a batch.
         FloatingPointError: a loss or the weights were not finite; found at the end of the epoch at the latest.
     """
-    processes = processes or Processes()
+    processes = processes or Ranks()
     if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
         raise ValueError(f"{len(labels)} training images cannot be split into {groups} groups (num_noises)")
     training.network.train()
@@ -219,8 +218,8 @@ def optimise(
     images: Tensor,
     labels: Tensor,
     precision: str,
-    share: Share,
-    processes: Processes,
+    share: Shard,
+    processes: Ranks,
 ) -> None:
     """One optimiser step on this process's share of a group: the step of the whole group's mean loss."""
     network, optimizer = training.network, training.optimizer

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from components.params import Train
+
 TINY = 1e-20  # under a logarithm: keeps 0 * inf out of a sum
 
 
@@ -34,3 +36,8 @@ def divergence(target: Tensor, log_predicted: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """H(p) in nats over the last dimension of (B, K), as (B,)."""
     return -(probabilities * probabilities.clamp_min(TINY).log()).sum(-1)
+
+
+def warmup_weight(epoch: int, settings: Train) -> float:
+    """w_e = min(1, (e + 1) / warmup_epochs) in (0, 1], epochs counted from 0: never 0, not even in the first."""
+    return min(1.0, (epoch + 1) / settings.warmup_epochs)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from components.data import pictures
+from components.data import image_files
+from components.data.image_files import PictureError
 from components.data.manifest import Manifest
-from components.data.pictures import PictureError
 from components.data.sources.archive import open_folder
 from components.data.sources.source import FileSource, Source
-from components.progress import Progress
+from components.tools.progress import Progress
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET_SHAPE = [3, 224, 224]
@@ -162,8 +162,8 @@ def decode_into(array: np.ndarray, folder: Path, paths: list[str]) -> list[str]:
     channels, size = array.shape[1:3]
 
     def use(i: int, data: bytes) -> None:
-        image = pictures.decode(data, channels)
-        array[i] = pictures.to_array(pictures.resize_and_crop(image, size, size))
+        image = image_files.decode(data, channels)
+        array[i] = image_files.to_array(image_files.resize_and_crop(image, size, size))
 
     return _for_each_file(folder, paths, use)
 
@@ -173,7 +173,7 @@ def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
 
     def use(i: int, data: bytes) -> None:
         hashes[i] = hashlib.sha256(data).hexdigest()
-        pictures.decode(data, channels=3)
+        image_files.decode(data, channels=3)
 
     return _for_each_file(folder, paths, use)
 
@@ -181,11 +181,11 @@ def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
 def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes], None]) -> list[str]:
     """Call `use` with the number and the bytes of each file, several at once: decoding leaves Python's lock."""
 
-    from components.device import available_cores  # brings torch, which takes seconds
+    from components.tools.device import available_cores  # brings torch, which takes seconds
 
     def work(i: int) -> str | None:
         try:
-            use(i, pictures.read_bytes(folder / paths[i]))
+            use(i, image_files.read_bytes(folder / paths[i]))
         except PictureError as error:
             return f"{paths[i]} ({error})"
         return None

@@ -6,8 +6,7 @@ from torch.nn import functional as F
 from components.params import Train
 from components.training.attack import smoothed_pgd
 from components.training.draws import Draws
-from components.training.smoothing import noisy_logits
-from components.training.warmup import warmup_weight
+from components.training.smoothing import noisy_logits, warmup_weight
 
 
 def smoothadv(

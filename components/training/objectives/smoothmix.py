@@ -6,8 +6,7 @@ from torch.nn import functional as F
 from components.params import Train
 from components.training.attack import project, smoothed_ascent
 from components.training.draws import Draws
-from components.training.smoothing import divergence, noisy_logits, smoothed_probabilities
-from components.training.warmup import warmup_weight
+from components.training.smoothing import divergence, noisy_logits, smoothed_probabilities, warmup_weight
 
 
 def smoothmix(

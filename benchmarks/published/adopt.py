@@ -1,0 +1,60 @@
+"""Take runs over into the workspace that DVC tracks."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.published.runs import FACTS
+from components import params as parameters
+from components.data.prepared import load_description
+from components.model.card import load_card
+from components.params import Params, level_key
+from components.tools.files import write_text
+from pipelines import artifacts
+
+
+def adopt(runs: list[Path]) -> None:
+    """Copy the outputs of finished runs into this workspace and have DVC record them as those of its stages.
+
+    Raises:
+        ValueError: a run that is not finished, or of other parameters or data than this workspace's; before anything
+            is copied.
+    """
+    here = parameters.load(artifacts.PARAMS)
+    sigmas = [check(run, here) for run in runs]
+    stages = []
+    for run, sigma in zip(runs, sigmas, strict=True):
+        for out in (artifacts.model(sigma), artifacts.history(sigma).parent, artifacts.certificates(sigma).parent):
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(run / out, out)
+        packed = artifacts.certificates(sigma).with_name(artifacts.certificates(sigma).name + ".gz")
+        write_text(artifacts.certificates(sigma), gzip.decompress(packed.read_bytes()).decode())
+        packed.unlink()
+        stages += [f"train@{level_key(sigma)}", f"certify@{level_key(sigma)}"]
+    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", *stages], check=True)
+    print("taken over: " + ", ".join(stages) + "; `dvc repro` goes on from there")
+
+
+def check(run: Path, here: Params) -> float:
+    """The sigma of a finished run that fits this workspace."""
+    if not (run / FACTS).exists():
+        raise ValueError(f"{run} is not a finished run: it has no {FACTS}")
+    theirs = parameters.load(run / artifacts.PARAMS)
+    (sigma,) = theirs.sigmas
+    if sigma not in here.sigmas:
+        raise ValueError(f"{run} is of sigma {sigma}: params.yaml has {', '.join(here.noise_levels)}")
+    ours = {"seed": here.seed, "train": asdict(here.train_at(sigma)), "certify": asdict(here.certify)}
+    its = {"seed": theirs.seed, "train": asdict(theirs.train_at(sigma)), "certify": asdict(theirs.certify)}
+    for section in ours:
+        if ours[section] != its[section]:
+            raise ValueError(
+                f"{run} has other parameters in the section {section}: take them over from {run / artifacts.PARAMS}"
+            )
+    if not artifacts.DESCRIPTION.exists():
+        raise ValueError(f"{artifacts.DESCRIPTION} is missing: run `dvc repro validate` first")
+    if load_card(run / artifacts.model(sigma)).data_sha256 != load_description(artifacts.DESCRIPTION).sha256:
+        raise ValueError(f"{run} was trained on other data than {artifacts.DESCRIPTION}: run `dvc repro validate`")
+    return sigma

@@ -1,0 +1,234 @@
+"""Runs of the stages prepare, train and certify: one folder per method and noise level, each a workspace of its own.
+
+All that a run needs to go on lies in its folder, so that a machine may vanish at any moment. A finished run holds:
+params.yaml, metrics.json, run.json and in outputs/ models/, training_logs/ and certificates/ (the table compressed).
+"""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components import params as parameters
+from components.certification import table
+from components.evaluation.metrics import summarize
+from components.params import level_key
+from components.tools.files import read_json, write_json, write_text
+from components.tools.provenance import provenance
+from pipelines import artifacts
+from pipelines.cli import DONE, STOPPED_EARLY
+
+ROOT = Path(__file__).parents[2]
+DATA = artifacts.VALIDATION.parent
+FACTS, METRICS, SECONDS = "run.json", "metrics.json", "seconds.json"
+
+
+class StageFailed(ValueError):
+    """A stage ended with an error, which it has printed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run, and where it is kept."""
+
+    recipe: Path
+    out: Path
+    epochs: int | None
+    settings: dict[str, str]
+    packs: Path | None
+    data: str | None
+
+    def params(self, method: str, levels: list[str] | None) -> dict[str, Any]:
+        """The parameters of one method: the recipe's, with what differs.
+
+        Raises:
+            ParamsError: an unknown key, or a value out of its range.
+        """
+        raw = yaml.safe_load(self.recipe.read_text())
+        if self.epochs:
+            raw["train"] |= scaled(raw["train"], self.epochs)
+        for key, value in self.settings.items():
+            section, _, name = key.rpartition(".")
+            place = raw
+            for part in section.split(".") if section else []:
+                place = place.setdefault(part, {})
+            place[name] = yaml.safe_load(value)
+        raw["train"]["method"] = method
+        if levels is not None:
+            unknown = [level for level in levels if level not in raw["noise_levels"]]
+            if unknown:
+                raise ValueError(f"--sigmas has {unknown[0]}: {self.recipe} has {', '.join(raw['noise_levels'])}")
+            raw["noise_levels"] = {level: raw["noise_levels"][level] for level in levels}
+        parameters.parse(raw)
+        return raw
+
+
+def scaled(train: dict[str, Any], epochs: int) -> dict[str, int]:
+    """Fewer epochs, and decay and warm-up (and with decay the deferral of macer) in proportion, at least 1 each."""
+    share = epochs / train["epochs"]
+    return {"epochs": epochs} | {name: max(1, round(share * train[name])) for name in ("decay_every", "warmup_epochs")}
+
+
+def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: float) -> int:
+    """Run what is not yet finished, method by method; 75 where the time ends before the work.
+
+    Raises:
+        StageFailed: the first stage that ended with an error.
+        ValueError, ParamsError: see `Plan.params`; a folder holds a run of other parameters.
+    """
+    deadline = time.monotonic() + seconds
+    keys = list(plan.params(methods[0], levels)["noise_levels"])
+    runs = [Run(plan, method, level) for level in keys for method in methods]
+    for run in runs:  # refuse before anything is computed
+        run.begin()
+    for number, run in enumerate(runs, 1):
+        if (run.folder / FACTS).exists():
+            print(f"{run.name}: finished before")
+            continue
+        print(f"{run.name} ({number} of {len(runs)})", flush=True)
+        if run.finish_before(deadline) == STOPPED_EARLY:
+            print("the time is over; all of it is kept: run the same command again to go on", file=sys.stderr)
+            return STOPPED_EARLY
+    return DONE
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method at one noise level."""
+
+    plan: Plan
+    method: str
+    level: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.plan.out.name} {self.method} σ={self.level}"
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.out / self.method / self.level
+
+    def begin(self) -> None:
+        """Unpack what an earlier machine kept, and write the parameters.
+
+        Raises:
+            ValueError: the folder holds a run of other parameters.
+        """
+        if self._pack and self._pack.exists() and not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            with tarfile.open(self._pack) as archive:
+                archive.extractall(self.folder, filter="data")
+        wanted, file = self.plan.params(self.method, [self.level]), self.folder / artifacts.PARAMS
+        if file.exists() and yaml.safe_load(file.read_text()) != wanted:
+            raise ValueError(f"{file} holds other parameters than these: name another --out, or remove {self.folder}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, yaml.safe_dump(wanted, sort_keys=False))
+
+    def finish_before(self, deadline: float) -> int:
+        """Prepare, train and certify; STOPPED_EARLY at the deadline, DONE otherwise."""
+        self._link_data()
+        for stage in ("train", "certify"):
+            minutes = (deadline - time.monotonic()) / 60
+            if minutes <= 0:
+                return STOPPED_EARLY
+            start = time.monotonic()
+            code = run_stage(self.folder, stage, "--sigma", self.level, "--max-minutes", str(minutes))
+            self._add_seconds(stage, time.monotonic() - start)
+            if code == STOPPED_EARLY:
+                self._keep()
+                return code
+        self._describe()
+        self._keep()
+        return DONE
+
+    def _link_data(self) -> None:
+        """The prepared data, made once for all runs beside them.
+
+        Raises:
+            ValueError: it was made by other parameters.
+        """
+        shared = self.plan.out / ".prepared"
+        raw = self.plan.params(self.method, [self.level])
+        if self.plan.data:
+            raw["prepare"]["root"] = str(Path(self.plan.data).resolve())
+        wanted, file = {name: raw[name] for name in ("seed", "prepare")}, shared / artifacts.PARAMS
+        if file.exists() and {name: yaml.safe_load(file.read_text())[name] for name in wanted} != wanted:
+            raise ValueError(f"{shared} holds data prepared by other parameters: name another --out")
+        if not (shared / artifacts.DESCRIPTION).exists():
+            write_text(file, yaml.safe_dump(raw))
+            run_stage(shared, "prepare")
+        link = self.folder / DATA
+        if not link.is_symlink():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(os.path.relpath(shared / DATA, link.parent))
+
+    def _add_seconds(self, stage: str, seconds: float) -> None:
+        file = self.folder / SECONDS
+        spent = read_json(file, f"remove {file}") if file.exists() else {}
+        write_json(file, spent | {stage: spent.get(stage, 0.0) + seconds})
+
+    def _describe(self) -> None:
+        """Metrics and circumstances of a run that is done; last of all, as it marks the run as finished."""
+        sigma, own = float(self.level), self.folder
+        rows = table.read(own / artifacts.certificates(sigma))
+        identity = read_json(own / artifacts.certificates_identity(sigma), "run it again")
+        spent = read_json(own / SECONDS, "run it again")
+        radii = parameters.parse(self.plan.params(self.method, [self.level])).evaluate.radii
+        write_json(own / METRICS, {level_key(sigma): summarize(rows, radii, identity)})
+        write_json(own / artifacts.provenance(sigma), provenance())
+        compress(own / artifacts.certificates(sigma))
+        samples = int(rows["n"].sum()) + identity["n0"] * len(rows)
+        rate = round(samples / spent["certify"])
+        facts = {"recipe": self.plan.recipe.stem, "seconds": spent, "certified_samples_per_s": rate, **provenance()}
+        for leftover in (own / ".state", own / DATA):
+            if leftover.is_symlink():
+                leftover.unlink()
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+        (own / SECONDS).unlink()
+        write_json(own / FACTS, facts)
+
+    @property
+    def _pack(self) -> Path | None:
+        return self.plan.packs and self.plan.packs / f"{self.plan.out.name}-{self.method}-{self.level}.tar.gz"
+
+    def _keep(self) -> None:
+        """Pack the run for the next machine."""
+        if self._pack is None:
+            return
+        self._pack.parent.mkdir(parents=True, exist_ok=True)
+        torn = self._pack.with_suffix(".tmp")
+        with tarfile.open(torn, "w:gz") as archive:
+            archive.add(self.folder, ".", filter=lambda member: None if member.issym() else member)
+        torn.replace(self._pack)
+
+
+def compress(file: Path) -> None:
+    """In the place of a file, its compressed form; the same bytes whenever it is made."""
+    packed = file.with_name(file.name + ".gz")
+    packed.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
+    file.unlink()
+
+
+def run_stage(workspace: Path, stage: str, *options: str) -> int:
+    """DONE or STOPPED_EARLY.
+
+    Raises:
+        StageFailed: it exited otherwise.
+    """
+    # Outside any git repository, as the stages see it: the state is kept in the workspace, and travels with it.
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(workspace.resolve().parent), "PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | ceiling
+    command = [sys.executable, "-m", f"pipelines.{stage}", *options]
+    code = subprocess.run(command, cwd=workspace, env=environment).returncode
+    if code not in (DONE, STOPPED_EARLY):
+        raise StageFailed(f"{stage} exited with {code} in {workspace}")
+    return code

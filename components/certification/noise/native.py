@@ -1,0 +1,94 @@
+"""The compiled noise: built once per machine with its C++ compiler, checked against the reference, kept on disk."""
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from components.certification.noise.reference import gaussian_noise
+from components.tools.hashing import hash_value
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = [
+    "-O3",
+    "-march=native",
+    "-mprefer-vector-width=512",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
+
+
+def cache_folder() -> Path:
+    """Where what is compiled for this machine is kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "smoothmix-pipeline"
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """The library, or None where it cannot be built: one line on stderr then says why."""
+    try:
+        return _checked(ctypes.CDLL(str(_build())))
+    except (OSError, RuntimeError) as error:
+        print(f"noise is drawn by numpy, about ten times slower than compiled: {error}", file=sys.stderr)
+        return None
+
+
+def _build() -> Path:
+    """The library's file, compiled where it is not there yet."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise RuntimeError("no C++ compiler; install g++, or name one in CXX")
+    key = hash_value([SOURCE.read_text(), FLAGS, compiler, platform.machine(), _cpu_features()])
+    path = cache_folder() / f"noise-{key[:16]}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            built = Path(folder) / path.name
+            command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(SOURCE), "-o", str(built)]
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode:
+                raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
+            built.replace(path)  # several processes may build it: each gives the same file
+    return path
+
+
+def _supported_flags() -> list[str]:
+    return FLAGS if platform.machine() in ("x86_64", "AMD64") else [f for f in FLAGS if "vector-width" not in f]
+
+
+def _cpu_features() -> str:
+    """What -march=native depends on, so that a home folder shared by different machines is safe."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+
+
+def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Refuse a library whose noise is not the reference's, bit for bit."""
+    library.noisy_copies.restype = None
+    out, image = np.empty((3, 1001), dtype=np.float32), np.zeros(1001, dtype=np.float32)
+    seed, index, start = 2**62 + 12345, 2**31 + 7, 2**32 - 1  # every half of every word counts
+    library.noisy_copies(
+        ctypes.c_void_p(out.ctypes.data),
+        ctypes.c_void_p(image.ctypes.data),
+        ctypes.c_float(1.0),
+        ctypes.c_uint64(seed),
+        ctypes.c_uint32(index),
+        ctypes.c_uint64(start),
+        ctypes.c_int64(3),
+        ctypes.c_int64(1001),
+    )
+    if not np.array_equal(out, gaussian_noise(seed, index, start, start + 3, 1001)):
+        raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
+    return library

@@ -1,0 +1,32 @@
+"""The card beside trained weights: what the weights do not say themselves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.tools.files import read_record
+
+CARD, WEIGHTS = "model.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What it takes to use the weights. Holds nothing that differs between two runs of one training (clock, host)."""
+
+    sigma: float
+    network: str
+    precision: str
+    image_shape: list[int]
+    classes: list[str]
+    mean: list[float] | None
+    std: list[float] | None
+    weights_sha256: str
+    training_key: str
+    """Identity of the training (parameters, data, code): finds the run that it was logged to."""
+    training: dict[str, Any]
+    """The training parameters at this sigma, the seed and the thread count."""
+    data_sha256: str
+
+
+def load_card(folder: Path) -> ModelCard:
+    return read_record(folder / CARD, "run the train stage again", ModelCard)

@@ -1,0 +1,59 @@
+"""The tables of certificates that the registry holds, on the tracking server that MLflow is set to."""
+
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from components.certification import table
+from components.evaluation.verdict import Certified
+from components.registry.model_files import WEIGHTS_SHA256
+from components.registry.tracking import CONTENT
+from components.tools.files import read_json
+from components.tools.hashing import hash_file, hash_value
+
+
+def run_table(version: ModelVersion) -> Certified | None:
+    """The newest table in a version's run, if there is one; `attrs["content"]` is the hash that a version of these
+    weights and this table would be registered with."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            files = Path(MlflowClient().download_artifacts(str(version.run_id), "certificates", folder))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        except OSError:  # what a local store says of artifacts that are not there
+            return None
+        if not (files / table.IDENTITY).exists():  # a server answers with an empty folder
+            return None
+        identity = read_json(files / table.IDENTITY, "register the model again")
+        certified = Certified(table.read(files / "table.tsv"), identity)
+        certified.table.attrs["content"] = hash_value([identity["weights_sha256"], hash_file(files / "table.tsv")])
+        return certified
+
+
+def table_of(version: ModelVersion) -> Certified | None:
+    """The newest table in a version's run, if it was made with the version's weights. It may be a newer one than that
+    which the version was registered with; see `registered_table`."""
+    certified = run_table(version)
+    if certified is None or certified.identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):
+        return None
+    return certified
+
+
+def registered_table(version: ModelVersion) -> Certified:
+    """The table that a version was registered with.
+
+    Raises:
+        ValueError: the run does not hold it any more.
+    """
+    certified = table_of(version)
+    if certified is None or certified.table.attrs["content"] != version.tags[CONTENT]:
+        raise ValueError(
+            f"the run of {version.name} v{version.version} does not hold the table that it was registered with: run "
+            "the register stage again"
+        )
+    return certified

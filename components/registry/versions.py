@@ -1,0 +1,143 @@
+"""Which model is in charge, and which would be best: answers from the tags of the registered versions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from components.registry.aliases import CHAMPION, NONE, STATE, Move, Promotions
+
+if TYPE_CHECKING:
+    from components.certification.classifier import SmoothedClassifier
+
+ACCURACY = "certified_accuracy_at_"
+"""Prefix of a version's tags that hold certified accuracy; the rest of their name is the radius."""
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What a version of a registered model says of itself. `None` where it does not (no ACR of preset radii)."""
+
+    name: str
+    version: str
+    sigma: float
+    champion: bool
+    state: str
+    acr: float | None
+    clean_accuracy: float | None
+    certified_accuracy: dict[float, float]
+    """By radius."""
+    failure_prob: float | None
+    n: int | None
+    data_sha256: str | None
+    git_commit: str | None
+
+
+def champion(client: MlflowClient, name: str) -> VersionFacts:
+    """The champion of one registered model.
+
+    Raises:
+        ValueError: there is no such model, or it has no champion.
+    """
+    promotions = Promotions(client, name, Path())
+    number = promotions.aliases().get(CHAMPION)
+    if number is None:
+        raise ValueError(f"{name} has no champion yet: run `python -m pipelines.promote`")
+    return described(promotions.version(number), number)
+
+
+def classifier(model: VersionFacts) -> "SmoothedClassifier":
+    """The model itself, with `certify` and `predict` on tensors; from the tracking server that MLflow is set to.
+
+    Raises:
+        ValueError: a file is not the one that was registered; the file is named.
+    """
+    from components.registry.loading import load_classifier  # imports torch, which no question needs
+
+    return load_classifier(f"models:/{model.name}/{model.version}")
+
+
+def best(
+    client: MlflowClient, experiment: str, radius: float, at_least: float, *, champions_only: bool = True
+) -> VersionFacts:
+    """Of the models whose certified accuracy at `radius` is `at_least` that high, the one of best clean accuracy.
+
+    Args:
+        experiment: its models are called <experiment>-sigma-<sigma>; all noise levels are searched.
+        radius: one at which certified accuracy was reported.
+        champions_only: or else all versions ever registered.
+
+    Raises:
+        ValueError: no model reports on the radius, or none is good enough; says how good the best one is.
+    """
+    known = registered(client, experiment)
+    candidates = [model for model in known if model.champion or not champions_only]
+    reported = [model for model in candidates if radius in model.certified_accuracy]
+    if not reported:
+        radii = sorted({r for model in candidates for r in model.certified_accuracy})
+        raise ValueError(
+            f"radius is {radius:g}: no {'champion' if champions_only else 'model'} of {experiment} reports on it, only "
+            f"on {', '.join(f'{r:g}' for r in radii) or 'nothing'}: name one of these, or add it to evaluate.radii"
+        )
+    enough = [model for model in reported if model.certified_accuracy[radius] >= at_least]
+    if not enough:
+        highest = max(reported, key=lambda model: model.certified_accuracy[radius])
+        raise ValueError(
+            f"certified accuracy at radius {radius:g} is at most {highest.certified_accuracy[radius]:.3f} "
+            f"({highest.name} v{highest.version}), and {at_least:g} is asked for: ask for less"
+        )
+    return max(enough, key=lambda model: (model.clean_accuracy or 0.0, model.certified_accuracy[radius]))
+
+
+def registered(client: MlflowClient, experiment: str) -> list[VersionFacts]:
+    """All versions of all noise levels."""
+    found = []
+    for name in names(client, experiment):
+        promotions = Promotions(client, name, Path())
+        number = promotions.aliases().get(CHAMPION)
+        found += [described(version, number) for version in promotions.versions()]
+    return found
+
+
+def names(client: MlflowClient, experiment: str) -> list[str]:
+    """The registered models of an experiment, one per noise level, in the order of sigma.
+
+    Raises:
+        ValueError: there is none.
+    """
+    prefix = f"{experiment}-sigma-"
+    found = [model.name for model in client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)]
+    if not found:
+        raise ValueError(f"there is no registered model {prefix}...: run the register stage")
+    return sorted(found, key=lambda name: float(name.removeprefix(prefix)))
+
+
+def history(client: MlflowClient, name: str) -> list[Move]:
+    """All changes of champion of one registered model, the first one first."""
+    return Promotions(client, name, Path()).history()
+
+
+def described(version: ModelVersion, champion_number: str | None) -> VersionFacts:
+    """A version's tags as typed facts."""
+    tags: dict[str, str] = version.tags
+
+    def value(name: str, kind: Any) -> Any:
+        return kind(tags[name]) if name in tags else None
+
+    accuracy = {float(key.removeprefix(ACCURACY)): float(tags[key]) for key in tags if key.startswith(ACCURACY)}
+    return VersionFacts(
+        name=version.name,
+        version=str(version.version),
+        sigma=float(tags["sigma"]),
+        champion=str(version.version) == champion_number,
+        state=tags.get(STATE, NONE),
+        acr=value("acr", float),
+        clean_accuracy=value("clean_accuracy", float) or accuracy.get(0.0),
+        certified_accuracy=dict(sorted(accuracy.items())),
+        failure_prob=value("failure_prob", float),
+        n=value("n", int),
+        data_sha256=value("data_sha256", str),
+        git_commit=value("git_commit", str),
+    )

@@ -1,0 +1,193 @@
+"""A challenger against the champion of its noise level: what there is to compare, the verdict, and its evidence.
+
+Called by `pipelines.promote`. Where images or procedure have changed since the champion was certified, it is certified
+anew on the challenger's before anything is compared.
+"""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from components.certification import table
+from components.data.prepared import load_description
+from components.evaluation.verdict import Certified, Verdict, comparable, differences, judge, markdown
+from components.params import Params, Promote, level_key
+from components.registry.aliases import CHALLENGER, CHAMPION, Promotions, Version
+from components.registry.model_files import WEIGHTS_SHA256, fetch_weights
+from components.registry.tables import registered_table, table_of
+from components.registry.tracking import CONTENT, Tracking
+from components.tools.files import locked, read_json, write_json, write_text
+from components.tools.hashing import hash_value
+from pipelines import artifacts
+from pipelines.cli import STOPPED_EARLY, StoppedEarly
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One noise level: who challenges whom."""
+
+    sigma: float
+    promotions: Promotions
+    challenger: Version
+    champion: Version | None
+    policy: Promote
+
+    @property
+    def nothing_new(self) -> str | None:
+        """Why there is nothing to decide, if so."""
+        if self.champion is None:
+            return None
+        if str(self.champion.version) == str(self.challenger.version):
+            return f"v{self.champion.version} is champion, and nothing newer is registered"
+        if self.champion.tags.get(WEIGHTS_SHA256) == self.challenger.tags.get(WEIGHTS_SHA256):
+            return f"v{self.challenger.version} holds the weights of the champion, v{self.champion.version}"
+        return None
+
+    @property
+    def key(self) -> str:
+        """What the verdict is a function of."""
+        rules = {name: value for name, value in asdict(self.policy).items() if not name.startswith("approval")}
+        champion = self.champion and [str(self.champion.version), self.champion.tags[CONTENT]]
+        return hash_value([self.challenger.tags[CONTENT], champion, rules])
+
+
+class CannotBeCertified(Exception):
+    """The champion does not fit the present images."""
+
+
+def connect(params: Params) -> Tracking:
+    return Tracking(artifacts.tracking_store(), params.register.name)
+
+
+def promotions_at(params: Params, tracking: Tracking, sigma: float) -> Promotions:
+    name = f"{params.register.name}-sigma-{level_key(sigma)}"
+    return Promotions(tracking.client, name, artifacts.promotion_locks())
+
+
+def find_contest(params: Params, tracking: Tracking, sigma: float) -> Contest:
+    promotions = promotions_at(params, tracking, sigma)
+    promotions.mend()
+    aliases = promotions.aliases()
+    if CHALLENGER not in aliases:
+        raise ValueError(f"{promotions.name} has no challenger: run the register stage")
+    champion = promotions.version(aliases[CHAMPION]) if CHAMPION in aliases else None
+    return Contest(sigma, promotions, promotions.version(aliases[CHALLENGER]), champion, params.promote)
+
+
+def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str, Any] | None]]:
+    """Every noise level with its stored evidence, or None where there is nothing to decide.
+
+    A verdict that is stored stands; those that are not yet made are made together.
+    """
+    contests = [find_contest(params, tracking, sigma) for sigma in params.sigmas]
+    evidence: dict[float, dict[str, Any]] = {}
+    pairs: dict[float, tuple[Certified, Certified | None, str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for contest in contests:
+            if contest.nothing_new:
+                continue
+            stored = contest.promotions.stored_verdict(contest.challenger, contest.key, Path(folder))
+            if stored:
+                evidence[contest.sigma] = stored
+            else:
+                pairs[contest.sigma] = pair(contest)
+    judged = judge({level_key(sigma): (new, old) for sigma, (new, old, _) in pairs.items()}, params.promote)
+    for contest in contests:
+        if contest.sigma in pairs:
+            _, champion, note = pairs[contest.sigma]
+            verdict = judged[level_key(contest.sigma)]
+            evidence[contest.sigma] = store(contest, verdict, champion, note)
+    return [(contest, evidence.get(contest.sigma)) for contest in contests]
+
+
+def pair(contest: Contest) -> tuple[Certified, Certified | None, str]:
+    """The tables of challenger and champion; `anew` where the latter was made for this, or why there is none."""
+    challenger = registered_table(contest.challenger)
+    if contest.champion is None:
+        return challenger, None, ""
+    champion = table_of(contest.champion)
+    if champion and comparable(champion, challenger):
+        return challenger, champion, ""
+    try:
+        return challenger, certify_anew(contest, challenger), "anew"
+    except CannotBeCertified as reason:
+        return challenger, None, str(reason)
+
+
+def certify_anew(contest: Contest, challenger: Certified) -> Certified:
+    """The champion certified on the present images by the present procedure, which are the challenger's.
+
+    The weights are kept in the state root, the rows where every certification keeps them: a second call samples
+    nothing.
+
+    Raises:
+        CannotBeCertified: the champion was trained for other shapes, classes, or another sigma.
+        ValueError: images or procedure here are not the challenger's; the registry does not hold the weights.
+    """
+    assert contest.champion
+    here = load_description(artifacts.DESCRIPTION)
+    if here.test_sha256 != challenger.identity["images_sha256"]:
+        raise ValueError(
+            f"{artifacts.TEST_SPLIT} is not what {contest.promotions.name} v{contest.challenger.version} was certified "
+            "on, so that the champion cannot be certified on it too: run the pipeline here (`dvc repro`), then this"
+        )
+    folder = artifacts.champion_certified_anew(contest.champion.tags[WEIGHTS_SHA256])
+    with locked(folder.with_suffix(".lock")):
+        card = fetch_weights(contest.champion, folder / "model")
+        if (card.image_shape, card.classes) != (here.image_shape, here.classes):
+            raise CannotBeCertified(
+                f"champion v{contest.champion.version} was trained on other image shapes or classes, so that the two "
+                "cannot be compared"
+            )
+        certify(contest.sigma, folder / "model", folder / "certificates")
+        identity = read_json(folder / "certificates" / table.IDENTITY, "run this again")
+        champion = Certified(table.read(folder / "certificates" / "table.tsv"), identity)
+    if differing := differences(champion.identity, challenger.identity):
+        raise ValueError(
+            f"certification here differs from that of {contest.promotions.name} v{contest.challenger.version} in "
+            f"{', '.join(differing)} (here and there): run the pipeline here (`dvc repro`), then this"
+        )
+    return champion
+
+
+def certify(sigma: float, model: Path, to: Path) -> None:
+    """Run the certify stage on other weights, in as many processes as it is told to."""
+    print(f"certifying the champion anew at sigma {level_key(sigma)}: images or procedure have changed", flush=True)
+    command = [sys.executable, "-m", "pipelines.certify", "--sigma", level_key(sigma)]
+    code = subprocess.run([*command, "--model", str(model), "--to", str(to)]).returncode
+    if code == STOPPED_EARLY:
+        raise StoppedEarly("stopped while the champion was certified anew")
+    if code:
+        raise ValueError(
+            f"certifying the champion anew at sigma {level_key(sigma)} failed, exit code {code}: see above"
+        )
+
+
+def store(contest: Contest, verdict: Verdict, champion: Certified | None, note: str) -> dict[str, Any]:
+    """Put the evidence of a fresh verdict into the challenger's run; the evidence."""
+    if note not in ("", "anew") and verdict.outcome == "PROMOTE":  # on the floors alone, as if there were no champion
+        verdict = replace(verdict, outcome="HOLD", reasons=[note])
+    values = asdict(verdict)
+    evidence = {
+        "sigma": level_key(contest.sigma),
+        "model": contest.promotions.name,
+        "challenger": str(contest.challenger.version),
+        "champion": str(contest.champion.version) if contest.champion else None,
+        "verdict": values.pop("outcome"),
+        **values,
+        "champion_certified_anew": note == "anew",
+        "policy": asdict(contest.policy),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        write_json(files / "verdict.json", evidence)
+        write_text(files / "verdict.md", markdown(evidence))
+        if champion and note == "anew":
+            champion.table.to_csv(files / "champion_table.tsv", sep="\t", index=False)
+            write_json(files / "champion_identity.json", champion.identity)
+        against = evidence["champion"]
+        contest.promotions.store_verdict(contest.challenger, evidence["verdict"], against, contest.key, files)
+    return evidence

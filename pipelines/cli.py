@@ -1,0 +1,166 @@
+"""What every stage's command line shares: parameters checked first, errors in one line, exit codes, several processes.
+
+Exit codes: 0 done, 1 failed, 2 bad parameters or usage, 75 stopped early with its progress kept.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from components import params as parameters
+from components.params import Params, ParamsError
+from pipelines import artifacts, watchdog
+
+DONE, FAILED, BAD_PARAMETERS, STOPPED_EARLY = 0, 1, 2, 75
+RESTARTS = 3
+"""How often the processes of a stage are started anew after one of them was killed."""
+
+
+class StoppedEarly(Exception):
+    """A stage stopped on request or at its time budget, with its progress kept; the message says how far it came."""
+
+
+def load_params() -> Params:
+    """The checked params.yaml; exits with 2 and one line that names what is wrong."""
+    try:
+        return parameters.load(artifacts.PARAMS)
+    except ParamsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_PARAMETERS)
+
+
+def run_stage(stage: Callable[[Params], None], description: str | None) -> None:
+    """Run a stage that treats all noise levels at once."""
+    argparse.ArgumentParser(description=description).parse_args()
+    params = load_params()
+    watchdog.watch()
+    sys.exit(guard(stage, params))
+
+
+def run_stage_at_sigma(
+    stage: Callable[..., None],
+    description: str | None,
+    *,
+    processes: Callable[[Params], int] = lambda params: 1,
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
+    """Run a stage at the noise level given by `--sigma`.
+
+    Args:
+        stage: called as stage(params, sigma, **options); a function of the main module or of an imported one.
+        processes: how many processes the parameters ask for; each runs the stage (see `launch`).
+        add_options: adds the stage's own options.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
+    add_options(parser)
+    options = vars(parser.parse_args())
+    params, sigma = load_params(), options["sigma"]
+    if sigma not in params.sigmas:
+        allowed = ", ".join(params.noise_levels)
+        print(f"error: --sigma is {sigma}: params.yaml has the noise levels {allowed}", file=sys.stderr)
+        sys.exit(BAD_PARAMETERS)
+    started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if not started_by_torchrun:
+        watchdog.watch()
+    if processes(params) > 1 and not started_by_torchrun:
+        sys.exit(launch(processes(params), stage, params, options))
+    sys.exit(guard(stage, params, **options))
+
+
+def add_max_minutes(parser: argparse.ArgumentParser) -> None:
+    """The time budget of a stage that can go on later."""
+    parser.add_argument(
+        "--max-minutes", type=positive, default=math.inf, help="then save and stop with exit code 75 (default: never)"
+    )
+
+
+def positive(text: str) -> float:
+    """A number > 0 on a command line."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number > 0")
+    return value
+
+
+def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
+    """Run a stage and turn how it ended into an exit code, with one line on stderr where it did not end well.
+
+    Of several processes, which fail alike, the first one speaks.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the KeyboardInterrupt below
+    line, code = "", DONE
+    try:
+        stage(*arguments, **options)
+    except (ValueError, FloatingPointError, OSError) as error:
+        line, code = f"error: {error}", FAILED
+    except StoppedEarly as stop:
+        line, code = f"{stop}; all of it is kept: run the same command again to go on", STOPPED_EARLY
+    except KeyboardInterrupt:
+        line, code = "stopped; what is finished is kept: run the same command again to go on", STOPPED_EARLY
+    if line and os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
+    return code
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Within it, SIGINT and SIGTERM do nothing but make the function that it gives return True."""
+    asked = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda received, frame: asked.append(received)) for number in numbers]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def launch(processes: int, stage: Callable[..., None], params: Params, options: dict[str, Any]) -> int:
+    """Run a stage in several processes on this machine and give its exit code.
+
+    They are started by torch's elastic agent, as by `torchrun --standalone`: where one is killed or crashes, all are
+    started anew and go on from what the stage has kept. A stage that ends with an exit code of its own is not repeated.
+    SIGINT and SIGTERM are passed on to all.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=RESTARTS,
+        monitor_interval=0.5,
+    )
+    try:
+        codes = elastic_launch(config, _in_worker)(stage, params, options)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        print(
+            f"error: process {rank} of {processes} ended with exit code {failure.exitcode} after {RESTARTS} restarts",
+            file=sys.stderr,
+        )
+        return FAILED
+    except (SignalException, KeyboardInterrupt):
+        return STOPPED_EARLY
+    return int(max(codes.values()))
+
+
+def _in_worker(stage: Callable[..., None], params: Params, options: dict[str, Any]) -> int:
+    code = guard(stage, params, **options)
+    launcher = multiprocessing.parent_process()
+    if launcher is not None and not launcher.is_alive():
+        os._exit(code)  # torch would wait for ever to hand the result over
+    return code

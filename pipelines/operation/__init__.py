@@ -1,0 +1,1 @@
+"""Running the stages on a schedule: Prefect flows, git worktrees, questions to a person."""

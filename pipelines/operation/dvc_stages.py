@@ -1,0 +1,202 @@
+"""The stages of dvc.yaml as processes that can be stopped: read from DVC, run by DVC, each in a process group."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines.cli import STOPPED_EARLY
+from pipelines.watchdog import FLOW_PID
+
+LAST_LINES = 15
+SECONDS_TO_STOP = 20.0
+"""Between SIGINT, at which a stage keeps its progress, and SIGKILL; Prefect gives a cancelled flow 30 seconds."""
+
+
+class StageFailed(RuntimeError):
+    """A stage exited with an error or ran into its timeout; the message holds its name and its last lines."""
+
+
+class StageStopped(RuntimeError):
+    """A stage stopped on request or at its time budget, with its progress kept: not done, and nothing to try again."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml; retries and timeout are its `meta`, which DVC leaves alone."""
+
+    name: str
+    needs: list[str]
+    always_changed: bool
+    retries: int
+    timeout_minutes: float | None
+
+
+def read_graph(folder: Path) -> list[Stage]:
+    """The stages of a workspace, each after those it needs.
+
+    Raises:
+        ValueError: naming a `meta` entry of dvc.yaml that is unknown or out of range.
+    """
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        graph = repo.index.graph  # edges run from a stage to what it depends on
+        levels = networkx.topological_generations(graph.reverse())  # the noise levels of one stage stand together
+        ordered = [stage for level in levels for stage in sorted(level, key=lambda stage: stage.name)]
+        return [
+            Stage(
+                stage.name,
+                [needed.name for needed in graph.successors(stage)],
+                stage.always_changed,
+                **_check_meta(stage.name, stage.meta or {}),
+            )
+            for stage in ordered
+        ]
+
+
+def _check_meta(stage: str, meta: dict[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(meta) - {"retries", "timeout_minutes"}):
+        raise ValueError(f"dvc.yaml: meta of {stage} has {unknown[0]!r}: must be retries or timeout_minutes")
+    retries, minutes = meta.get("retries", 0), meta.get("timeout_minutes")
+    if not isinstance(retries, int) or retries < 0:
+        raise ValueError(f"dvc.yaml: meta.retries of {stage} is {retries!r}: must be a whole number >= 0")
+    if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
+        raise ValueError(f"dvc.yaml: meta.timeout_minutes of {stage} is {minutes!r}: must be a number > 0, or left out")
+    return {"retries": retries, "timeout_minutes": minutes}
+
+
+def dvc_repro(stage: str, *options: str) -> list[str]:
+    """The command that brings one stage up to date."""
+    return [sys.executable, "-m", "dvc", "repro", "--single-item", *options, stage]
+
+
+def has_run(stage: str, lines: list[str]) -> bool:
+    """Whether DVC, by what it said, ran a stage: it was not up to date, nor known from an earlier run."""
+    return f"Running stage '{stage}':" in lines
+
+
+class ProcessGroups:
+    """The process groups of one flow, which are stopped together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopping = False
+
+    def run(
+        self,
+        name: str,
+        command: list[str],
+        folder: Path,
+        say: Callable[[str], None],
+        timeout_minutes: float | None = None,
+    ) -> list[str]:
+        """Run a command in a process group of its own and give its lines, each also said at once.
+
+        Raises:
+            StageStopped: it was stopped on request, or says that it stopped early.
+            StageFailed: it exited with an error, or was stopped at the timeout.
+        """
+        process = self._start(name, command, folder)
+        assert process.stdout
+        lines = []
+        with process, _stopped_after(timeout_minutes, process) as timed_out:
+            for raw in process.stdout:
+                if line := raw.decode(errors="replace").rstrip():
+                    lines.append(line)
+                    say(line)
+            code = process.wait()
+        self._running.discard(process)
+        if code == 0:
+            return lines
+        last = "\n".join(lines[-LAST_LINES:])
+        if self._stopping:
+            raise StageStopped(f"{name} was stopped; what is finished is kept")
+        if timed_out():
+            raise StageFailed(f"stage {name} was stopped at its timeout of {timeout_minutes:g} minutes:\n{last}")
+        if re.search(rf"exited with {STOPPED_EARLY}\b", last):  # says DVC, whose own exit code is always the same
+            raise StageStopped(f"{name} stopped early; all of it is kept, the next run goes on")
+        raise StageFailed(f"stage {name} exited with {code}; its last lines:\n{last}")
+
+    def _start(self, name: str, command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        with self._lock:
+            if self._stopping:
+                raise StageStopped(f"{name} was not started: the run is being stopped")
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that the trainer can be stopped along with DVC
+                env=os.environ | {"PATH": path, FLOW_PID: str(os.getpid())},
+            )
+            self._running.add(process)
+        return process
+
+    def stop_all(self) -> None:
+        """Stop what runs, and start nothing any more."""
+        with self._lock:
+            self._stopping = True
+            stoppers = [threading.Thread(target=stop, args=(process,)) for process in self._running]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+
+
+@contextmanager
+def _stopped_after(minutes: float | None, process: subprocess.Popen[bytes]) -> Iterator[Callable[[], bool]]:
+    """Within it, the process's group is stopped after some time; the function that it gives tells whether it was."""
+    reached = threading.Event()
+
+    def stop_late() -> None:
+        reached.set()
+        stop(process)
+
+    timer = threading.Timer(60 * (minutes or 0), stop_late)
+    if minutes is not None:
+        timer.start()
+    try:
+        yield reached.is_set
+    finally:
+        timer.cancel()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGINT to the group that a process leads; SIGKILL to what is left of it after `SECONDS_TO_STOP`."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        while group_lives(process.pid):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        else:
+            return
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of a group is left; one that has ended and whose parent does not know yet is not."""
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (OSError, psutil.Error):  # it ended meanwhile, or is somebody else's
+            continue
+    return False

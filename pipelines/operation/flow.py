@@ -1,0 +1,215 @@
+"""The same stages as Prefect flows: DVC's graph as tasks, noise levels side by side, stage output in the task logs.
+
+Prefect calls DVC, never the reverse: a task is `dvc repro --single-item STAGE`, so that DVC decides what is up to date.
+`pipeline` runs in the working copy, for a person; `retrain` in a worktree of its own, on a schedule, up to promotion.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # 20 are few on a busy machine
+
+from prefect import flow, get_run_logger, serve, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State, StateType
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Crashed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from components import params as parameters
+from components.tools import notify
+from components.tools.device import available_cores
+from components.tools.files import read_json
+from pipelines import artifacts
+from pipelines.cli import FAILED, STOPPED_EARLY, load_params
+from pipelines.operation import approval, worktree
+from pipelines.operation.dvc_stages import ProcessGroups, Stage, StageStopped, dvc_repro, has_run, read_graph
+
+PREPARE = "prepare"
+RETRY_SECONDS = 10
+TASKS: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=available_cores())
+
+
+def is_failure(task: Any, task_run: Any, state: State) -> bool:
+    """Whether a task is worth a retry: not when it stopped on request or at its time budget."""
+    return not isinstance(state.result(raise_on_failure=False), StageStopped)
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE, retry_condition_fn=is_failure)
+def run_stage(stage: Stage, folder: Path, processes: ProcessGroups, options: list[str]) -> bool:
+    """Run one stage with DVC; False where DVC skipped it, as nothing has changed."""
+    command = dvc_repro(stage.name, *options)
+    lines = processes.run(stage.name, command, folder, get_run_logger().info, stage.timeout_minutes)
+    return has_run(stage.name, lines)
+
+
+def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[str]]) -> list[str]:
+    """Run the stages of a workspace, each as soon as what it needs is done; the names of those that DVC did not skip.
+
+    Args:
+        options: of `dvc repro`, by stage.
+    """
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for stage in read_graph(folder):
+        submitted = run_stage.with_options(retries=stage.retries, retry_delay_seconds=RETRY_SECONDS).submit(
+            stage=stage,
+            folder=folder,
+            processes=processes,
+            options=options.get(stage.name, []),
+            wait_for=[futures[name] for name in stage.needs],
+            return_state=False,
+        )
+        futures[stage.name] = submitted
+    for future in futures.values():
+        future.wait()
+    unfinished = [future for future in futures.values() if not future.state.is_completed()]
+    if unfinished:  # first the failure itself, not the stages that it left pending
+        min(unfinished, key=lambda future: future.state.is_pending()).result()
+    return [name for name, future in futures.items() if future.result()]
+
+
+@contextmanager
+def stopped_at_the_end() -> Iterator[ProcessGroups]:
+    """ProcessGroups that stop with the flow, whatever ends it."""
+    processes = ProcessGroups()
+    try:
+        yield processes
+    finally:
+        processes.stop_all()
+
+
+@flow(name="train-certify-register", task_runner=TASKS)  # type: ignore[arg-type]
+def pipeline() -> State:
+    """Run every stage of dvc.yaml in the working copy."""
+    try:
+        with stopped_at_the_end() as processes:
+            run_stages(Path.cwd(), processes, {})
+    except StageStopped as stop:
+        return stopped(stop)
+    return Completed()
+
+
+@flow(name="retrain", task_runner=TASKS)  # type: ignore[arg-type]
+def retrain() -> State:
+    """Bring the committed project up to date with its source, in its own worktree; then compare with the champions."""
+    say = get_run_logger().info
+    try:
+        with worktree.only_run(say), stopped_at_the_end() as processes:
+            sweep()
+            commit = worktree.check_out(say)
+            line = retrain_in(worktree.scheduled(), processes)
+            promote(worktree.scheduled(), commit, processes)
+    except StageStopped as stop:
+        return stopped(stop)
+    except Exception as error:
+        facts = {"flow_run": flow_run.name, "error": str(error)}
+        notify.send("failure", facts, str(flow_run.id), artifacts.notifications())
+        raise
+    say(line)
+    return Completed(message=line)
+
+
+def retrain_in(folder: Path, processes: ProcessGroups) -> str:
+    """Run the stages; a line about what had to run.
+
+    `prepare` runs whenever the source's files have changed, which DVC does not see. It is never taken from DVC's cache
+    of earlier runs: that knows the stage's parameters alone, and would bring back the data of an earlier source.
+    """
+    source = worktree.source_state(parameters.load(folder / artifacts.PARAMS))
+    force = [] if worktree.prepared_from(folder) == source else ["--force"]
+    ran = run_stages(folder, processes, {PREPARE: ["--no-run-cache", *force]})
+    worktree.note_prepared_from(folder, source)
+    always = {stage.name for stage in read_graph(folder) if stage.always_changed}
+    new = [name for name in ran if name not in always | {PREPARE}]
+    return f"new: {', '.join(new)}" if new else "nothing new: every stage was up to date"
+
+
+def stopped(stop: StageStopped) -> State:
+    """Neither done nor failed."""
+    return Cancelled(name="StoppedEarly", message=str(stop))
+
+
+@task(cache_policy=NO_CACHE)
+def promote(folder: Path, commit: str, processes: ProcessGroups) -> None:
+    """Compare the challengers with the champions, publish the verdict and put open questions to a person."""
+    say = get_run_logger().info
+    processes.run("promote", [sys.executable, "-m", "pipelines.promote"], folder, say)
+    verdict = folder / artifacts.PROMOTION
+    report = (verdict / "verdict.md").read_text(encoding="utf-8")
+    create_markdown_artifact(report, key="verdict", description=f"challengers and champions at commit {commit[:12]}")
+    levels = read_json(verdict / "verdict.json", "run python -m pipelines.promote")["levels"]
+    approval.ask([level for level in levels if level["approval"] == "asked"], commit, report, say)
+
+
+def sweep() -> None:
+    """Mark the runs that a killed process left as running: they are not, as this run holds their lock."""
+    with get_client(sync_client=True) as client:
+        own = client.read_flow_run(flow_run.id)
+        if own.deployment_id:
+            running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
+            of_deployment = FlowRunFilterDeploymentId(any_=[own.deployment_id])
+            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of_deployment, state=running)):
+                if run.id != own.id:
+                    state: State = Crashed(message="its process was killed; the next run goes on from what is finished")
+                    client.set_flow_run_state(run.id, state, force=True)
+        approval.close_expired(client)
+
+
+def serve_schedule(cron: str) -> None:
+    """Run the schedule in this process, until it is stopped: what prefect.yaml deploys to a work pool."""
+    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    nightly: Any = retrain.to_deployment("nightly", cron=cron, concurrency_limit=one_at_a_time)
+    questions: Any = approval.approval.to_deployment(approval.DEPLOYMENT)
+    serve(nightly, questions)
+
+
+def run_once(chosen: Any) -> int:
+    """Run a flow here and now; the exit code."""
+    try:
+        state = chosen(return_state=True)
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept: run the same command again to go on", file=sys.stderr)
+        return STOPPED_EARLY
+    if state.is_completed():
+        return 0
+    if state.is_cancelled():
+        print(state.message, file=sys.stderr)
+        return STOPPED_EARLY
+    print(f"error: {state.result(raise_on_failure=False)}", file=sys.stderr)
+    return FAILED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the flow once, here and now, in the working copy")
+    run.add_argument("--worktree", action="store_true", help="do instead what a scheduled run does")
+    schedule = commands.add_parser("serve", help="run on a schedule, without a work pool")
+    schedule.add_argument("--cron", required=True, help='when, for example "0 2 * * *" for every night at two')
+    options = parser.parse_args()
+    load_params()
+    if options.command == "serve":
+        serve_schedule(options.cron)
+    else:
+        sys.exit(run_once(retrain if options.worktree else pipeline))
+
+
+if __name__ == "__main__":
+    main()

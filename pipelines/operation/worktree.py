@@ -1,0 +1,142 @@
+"""Where scheduled runs happen: a git worktree of the committed project, which shares DVC's cache and the state root.
+
+The worktree stays between runs, with its results, so that DVC sees there what is up to date; the working copy is never
+touched. One run at a time.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from components.params import SOURCE_OPTIONS, Params
+from components.tools.files import remove, write_text
+from pipelines import artifacts
+from pipelines.operation.source_state import fingerprint
+
+RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS]
+"""What stages write and git tracks."""
+SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
+"""In the worktree: the fingerprint of the source that its prepared data was made from."""
+
+
+def scheduled() -> Path:
+    """The folder of the worktree."""
+    return artifacts.state_root() / "scheduled"
+
+
+@contextmanager
+def only_run(say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other scheduled run of this project is under way, here or in another container on the same volume.
+
+    The system lets go of the lock when the process dies.
+    """
+    path = scheduled().with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for the run of {path.read_text(encoding='utf-8').strip()}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        file.flush()
+        yield
+
+
+def check_out(say: Callable[[str], None]) -> str:
+    """Bring the worktree to the commit that the working copy is on, keeping the results of the last run; the commit.
+
+    Raises:
+        ValueError: the project is not a git repository, or has no commit.
+    """
+    try:
+        commit = _git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        raise ValueError(f"{Path.cwd()} has no git commit: scheduled runs work on one, so commit the project") from None
+    ours = [f":!{path}" for path in RESULTS_IN_GIT]
+    if changed := _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours):
+        say(f"uncommitted, so not part of this run: {', '.join(line[3:] for line in changed.splitlines())}")
+    folder = scheduled()
+    try:
+        _update(folder, commit)
+    except (OSError, subprocess.CalledProcessError):  # there is none yet, or a killed run left it broken
+        remove(folder)
+        _git("worktree", "prune")
+        _git("worktree", "add", "--detach", str(folder), commit)
+    _hide_results(folder, True)
+    _share_cache(folder)
+    for name in ("lock", "rwlock", "rwlock.lock"):  # of a killed run, by a number that another process may have now
+        (folder / ".dvc/tmp" / name).unlink(missing_ok=True)
+    return commit
+
+
+def _update(folder: Path, commit: str) -> None:
+    common = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+    if _git(*common, folder=folder) != _git(*common):
+        raise FileNotFoundError(f"{folder} is a worktree of a project that this one was copied from")
+    results = {path: (folder / path).read_bytes() for path in RESULTS_IN_GIT if (folder / path).exists()}
+    _hide_results(folder, False)
+    _git("checkout", "--quiet", "--force", "--detach", commit, folder=folder)
+    for path, content in results.items():
+        (folder / path).write_bytes(content)
+
+
+def _hide_results(folder: Path, hide: bool) -> None:
+    """Whether git takes them as unchanged: a run's provenance should say what else is."""
+    tracked = _git("ls-files", "--", *map(str, RESULTS_IN_GIT), folder=folder).splitlines()
+    _git("update-index", "--skip-worktree" if hide else "--no-skip-worktree", *tracked, folder=folder)
+
+
+def _share_cache(folder: Path) -> None:
+    from dvc.repo import Repo
+
+    main = artifacts.state_root().parent
+    if (main / ".dvc/config.local").exists():
+        shutil.copy2(main / ".dvc/config.local", folder / ".dvc/config.local")
+    with Repo(str(main)) as repo:
+        cache = repo.cache.legacy.path
+    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
+        config.setdefault("cache", {})["dir"] = cache
+
+
+@contextmanager
+def passing(commit: str) -> Iterator[Path]:
+    """A worktree for a single command, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="worktree-") as temporary:
+        folder = Path(temporary) / "project"
+        _git("worktree", "add", "--detach", str(folder), commit)
+        try:
+            yield folder
+        finally:
+            _git("worktree", "remove", "--force", str(folder))
+
+
+def source_state(params: Params) -> str:
+    """Changes whenever the files of the source do; always the same for a source without files."""
+    settings = params.prepare
+    if "root" not in SOURCE_OPTIONS[settings.source]:
+        return settings.source
+    return fingerprint(artifacts.source_root(settings.root))
+
+
+def prepared_from(folder: Path) -> str | None:
+    """The source's state that the worktree's data was prepared from."""
+    note = folder / SOURCE_NOTE
+    return note.read_text(encoding="utf-8") if note.exists() else None
+
+
+def note_prepared_from(folder: Path, state: str) -> None:
+    write_text(folder / SOURCE_NOTE, state)
+
+
+def _git(*arguments: str, folder: Path | None = None) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.rstrip()

@@ -1,0 +1,190 @@
+"""The driver of the published experiments: budgets, kills, changes of machine, and the way into DVC's workspace."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.published.compare import compare
+from benchmarks.published.page import departures, flat, not_yet_run, rankings, write_page
+from benchmarks.published.runs import Plan, scaled
+from components.certification.table import display_radius
+from components.params import ParamsError
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--recipe", "recipes/digits.yaml", "--methods", "gaussian", "--sigmas", "0.5", "--epochs", "3"]
+SMALL += ["--set", "certify.n=200", "certify.every=30"]
+
+
+def paper(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.published", *map(str, arguments)]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def outcome(run: Path) -> list[bytes]:
+    """What a run comes to: weights and table."""
+    return [
+        (run / name).read_bytes()
+        for name in ("outputs/models/0.5/weights.safetensors", "outputs/certificates/0.5/table.tsv.gz")
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "digits"
+    result = paper("run", *SMALL, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out / "gaussian/0.5"
+
+
+def test_fewer_epochs_take_decay_and_warm_up_along():
+    recipe = yaml.safe_load((ROOT / "recipes/mnist.yaml").read_text())["train"]
+    assert scaled(recipe, 9) == {"epochs": 9, "decay_every": 3, "warmup_epochs": 1}
+    assert scaled(recipe, 1) == {"epochs": 1, "decay_every": 1, "warmup_epochs": 1}
+
+
+def test_an_unknown_parameter_is_refused_by_name_before_anything_is_made(tmp_path):
+    plan = Plan(ROOT / "recipes/digits.yaml", tmp_path / "out", None, {"certify.nn": "5"}, None, None)
+    with pytest.raises(ParamsError, match=r"certify\.nn"):
+        plan.params("gaussian", None)
+    result = paper("run", *SMALL[:-2], "train.epohcs=3", "--out", tmp_path / "out")
+    assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "train.epohcs" in result.stderr
+
+
+def test_the_page_names_every_departure_and_both_rankings():
+    methods = ["gaussian", "smoothmix"]
+    plan = Plan(ROOT / "recipes/mnist.yaml", ROOT, 9, {"certify.every": "20"}, None, None)
+    own = [flat(plan.params(method, ["0.5"])) for method in methods]
+    runs = pd.DataFrame({"method": methods, "sigma": 0.5, "acr": [1.2, 1.4], "params": own})
+    (line,) = departures("mnist", runs)
+    for words in ("`train.epochs` 9 instead of 90", "`certify.every` 20 instead of 1", "`train.decay_every` 3"):
+        assert words in line
+    assert "seed" not in line
+    published = pd.read_csv(ROOT / "results/published.csv")
+    missing = not_yet_run(runs.assign(recipe="mnist"), published)
+    assert "smoothmix at σ 0.25, 0.5, 1" in missing
+    whole = [flat(Plan(ROOT / "recipes/mnist.yaml", ROOT, None, {}, None, None).params("smoothmix", ["0.5"]))]
+    missing = not_yet_run(runs.iloc[1:].assign(recipe="mnist", params=whole), published)
+    assert "- mnist: smoothmix at σ 0.25, 1; gaussian at σ 0.25, 0.5, 1" in missing
+    assert (
+        "here smoothmix > gaussian; published smoothmix > gaussian (rank correlation 1.00)"
+        in rankings(runs, "mnist", published)[0]
+    )
+
+
+def test_a_page_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no finished run"):
+        write_page(tmp_path)
+
+
+def test_two_sets_are_compared_pair_by_pair():
+    first, header, _, *rows = compare(ROOT / "results/digits", ROOT / "results/digits_bfloat16").splitlines()
+    assert first == "train.precision: float32 in digits, bfloat16 in digits_bfloat16"
+    assert header.split()[:4] == ["sigma", "method", "digits", "digits_bfloat16"]
+    assert [line.split()[:2] for line in rows] == [[level, "smoothmix"] for level in ("0.25", "0.5", "1.0")]
+    for line in rows:
+        level, method, *_ = line.split()
+        files = [ROOT / f"results/{name}/{method}/{level}/metrics.json" for name in ("digits", "digits_bfloat16")]
+        first_acr, second_acr = (json.loads(file.read_text())[level]["acr"] for file in files)
+        mean, low, high = (float(value.strip("[],")) for value in line.split()[4:])
+        assert mean == pytest.approx(second_acr - first_acr, abs=6e-5), "the second minus the first"
+        assert low <= mean <= high
+        assert low <= 0 <= high, "bfloat16 costs no robustness that these images could show"
+
+
+def test_sets_of_other_images_are_not_compared():
+    with pytest.raises(ValueError, match="different images or labels"):
+        compare(ROOT / "results/digits", ROOT / "results/mnist_3_epochs")
+
+
+@pytest.mark.slow
+def test_a_budget_ends_a_run_with_75_and_another_machine_goes_on_from_its_pack(whole, tmp_path):
+    packs = tmp_path / "packs"
+    result = paper("run", *SMALL, "--out", tmp_path / "first/digits", "--packs", packs, "--max-minutes", "0.15")
+    assert result.returncode == 75, result.stderr
+    assert "run the same command again" in result.stderr
+    shutil.rmtree(tmp_path / "first")
+    result = paper("run", *SMALL, "--out", tmp_path / "second/digits", "--packs", packs)
+    assert result.returncode == 0, result.stderr
+    assert outcome(tmp_path / "second/digits/gaussian/0.5") == outcome(whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(whole, tmp_path):
+    run = tmp_path / "digits/gaussian/0.5"
+    command = [sys.executable, "-m", "benchmarks.published", "run", *SMALL, "--out", str(tmp_path / "digits")]
+    said = tmp_path / "said"
+    for landmark in (".state/checkpoints/*/epoch-*.pt", ".state/partial_tables/*/rows-*.tsv"):
+        with said.open("w") as output:
+            process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=output, stderr=output)
+        while process.poll() is None and not list(run.glob(landmark)):
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = paper("run", *SMALL, "--out", tmp_path / "digits")
+    assert result.returncode == 0, result.stderr
+    assert "continuing after epoch" in said.read_text(), "the second start trained anew"
+    assert outcome(run) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
+    before = outcome(whole)
+    again = paper("run", *SMALL, "--out", whole.parents[1])
+    assert (again.returncode, "finished before" in again.stdout) == (0, True)
+    other = paper("run", *SMALL, "seed=3", "--out", whole.parents[1])
+    assert (other.returncode, "other parameters" in other.stderr) == (1, True)
+    assert outcome(whole) == before
+    other = paper(
+        "run", "--recipe", "recipes/digits.yaml", "--methods", "macer", "--set", "seed=3", "--out", whole.parents[1]
+    )
+    assert (other.returncode, "data prepared by other parameters" in other.stderr) == (1, True)
+    facts = json.loads((whole / "run.json").read_text())
+    assert {"recipe", "seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
+
+
+@pytest.mark.slow
+def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about_it(whole, tmp_path):
+    shutil.copytree(whole.parents[1], tmp_path / "digits")
+    (tmp_path / "digits/about.md").write_text("Scanned by hand.")
+    for name in ("published.csv", "published_curves.csv"):
+        shutil.copy(ROOT / "results" / name, tmp_path)
+    result = paper("page", "--results", tmp_path)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "README.md").read_text()
+    acr = json.loads((whole / "metrics.json").read_text())["0.5"]["acr"]
+    for words in ("Scanned by hand.", "`train.epochs` 3 instead of", f"| 0.5 | gaussian | {display_radius(acr)} ±"):
+        assert words in page
+    assert (tmp_path / "digits/certified_accuracy.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_an_adopted_run_is_up_to_date_for_dvc_and_is_registered(whole, tmp_path):
+    from tests.support.workspace import copy_project, edit, run, stages_run
+
+    folder = copy_project(tmp_path)
+    recipe = (whole / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(recipe)
+    result = run(folder, sys.executable, "-m", "benchmarks.published", "adopt", str(whole))
+    assert (result.returncode, "dvc repro validate" in result.stderr) == (1, True)  # no data yet
+    assert stages_run(run(folder, "dvc", "repro", "validate")) == ["prepare", "validate"]
+    edit(folder / "params.yaml", {"n: 200": "n: 300"})
+    result = run(folder, sys.executable, "-m", "benchmarks.published", "adopt", str(whole))
+    assert (result.returncode, "section certify" in result.stderr) == (1, True)
+    assert not (folder / "outputs/models/0.5").exists()
+    (folder / "params.yaml").write_text(recipe)
+    result = run(folder, sys.executable, "-m", "benchmarks.published", "adopt", str(whole))
+    assert result.returncode == 0, result.stderr
+    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "register"]

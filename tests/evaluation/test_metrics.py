@@ -1,0 +1,162 @@
+"""Metrics and the paired comparison against tables small enough to count, and against published logs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from components.certification import table
+from components.certification.bounds import largest_radius
+from components.evaluation.metrics import certified_accuracy, certified_radii, curve, summarize
+from components.evaluation.paired import paired_acr_difference
+
+
+def identity(n):
+    return {"mode": "reference", "sigma": 0.5, "n": n, "failure_prob": 0.001}
+
+
+def tiny(predict=(0, 0, 2, -1, 1), radius=(1.0, 0.5, 2.0, 0.0, 0.25)):
+    """Labels 0 0 0 1 1: certified right at 1.0 and .5, wrong at 2.0, withheld, right at .25."""
+    columns = {"idx": range(0, 10, 2), "label": [0, 0, 0, 1, 1], "predict": list(predict), "radius": list(radius)}
+    return pd.DataFrame(columns).assign(correct=lambda rows: (rows["predict"] == rows["label"]).astype(int))
+
+
+@pytest.fixture
+def summary():
+    return summarize(tiny(), [0.0, 0.25, 0.5, 0.75, 1.5], identity(1000))
+
+
+def test_acr_is_the_mean_over_all_images_of_the_radius_where_right(summary):
+    assert summary["acr"] == pytest.approx((1.0 + 0.5 + 0.25) / 5)
+    scores = np.array([1.0, 0.5, 0, 0, 0.25])
+    assert summary["acr_standard_error"] == pytest.approx(np.sqrt(((scores - 0.35) ** 2).sum() / 4 / 5))
+
+
+def test_wrong_and_withheld_answers_have_no_radius():
+    assert certified_radii(tiny()).tolist() == [1.0, 0.5, 0.0, 0.0, 0.25]
+
+
+def test_certified_accuracy_counts_radii_that_reach_the_radius(summary):
+    shares = {radius: value["value"] for radius, value in summary["certified_accuracy"].items()}
+    assert shares == {"0.0": 0.6, "0.25": 0.6, "0.5": 0.4, "0.75": 0.2, "1.5": 0.0}
+    assert summary["clean_accuracy"] == 0.6
+
+
+def test_certified_accuracy_has_its_exact_binomial_interval():
+    value = certified_accuracy(tiny(), 0.5)
+    assert value["low"] == pytest.approx(stats.beta.ppf(0.025, 2, 4))
+    assert value["high"] == pytest.approx(stats.beta.ppf(0.975, 3, 3))
+
+
+def test_abstention_is_the_share_of_withheld_answers(summary):
+    assert summary["abstention"] == 0.2
+
+
+def test_the_constant_classifier_scores_the_largest_radius_on_the_commonest_class(summary):
+    assert summary["constant_classifier_acr"] == pytest.approx(0.6 * largest_radius(1000, 0.001, 0.5))
+    assert (summary["images"], summary["n"], summary["failure_prob"], summary["sigma"]) == (5, 1000, 0.001, 0.5)
+
+
+def test_quantiles_of_p_lower_are_there_where_the_table_has_it(summary):
+    assert summary["p_lower_quantiles"] is None
+    rows = tiny().assign(p_lower=[0.5, 0.6, 0.7, 0.8, 0.9])
+    quantiles = summarize(rows, [], identity(1000))["p_lower_quantiles"]
+    assert (quantiles["0.25"], quantiles["0.5"], quantiles["0.75"]) == pytest.approx((0.6, 0.7, 0.8))
+
+
+def test_one_image_has_no_standard_error():
+    assert summarize(tiny()[:1], [], identity(1000))["acr_standard_error"] is None
+
+
+def test_the_curve_falls_from_clean_accuracy_to_zero_past_the_largest_radius():
+    points = curve(tiny(), 0.5)
+    assert (points["sigma"] == 0.5).all()
+    assert points["certified_accuracy"].is_monotonic_decreasing
+    assert (points["radius"].iloc[0], points["certified_accuracy"].iloc[0]) == (0.0, 0.6)
+    assert points["radius"].iloc[-1] > 1.0
+    assert points["certified_accuracy"].iloc[-1] == 0.0
+
+
+def test_the_curve_never_says_more_than_the_table_at_its_written_radii():
+    largest = 0.987654321
+    between = np.linspace(0, 1.02 * largest, 200)  # where rounding a point up would pass an image's radius
+    for first in range(0, 180, 9):
+        rows = tiny(predict=(0, 0, 0, 1, 1), radius=[largest, *between[first : first + 4]])
+        points = curve(rows, 0.5)
+        expected = [(rows["radius"] >= radius).mean() for radius in points["radius"]]
+        assert points["certified_accuracy"].tolist() == pytest.approx(expected)
+
+
+# --- paired comparison -------------------------------------------------------------------------------------------
+
+
+def test_the_paired_difference_is_that_of_the_images():
+    first = tiny(radius=(1.0, 0.5, 2.0, 0.0, 0.25))
+    second = tiny(predict=(0, 0, 0, 1, 1), radius=(1.1, 0.5, 0.4, 0.2, 0.05))
+    differences = np.array([0.1, 0.0, 0.4, 0.2, -0.2])
+    error = differences.std(ddof=1) / np.sqrt(5)
+    found = paired_acr_difference(first, second)
+    assert found.mean == pytest.approx(0.1)
+    assert found.standard_error == pytest.approx(error)
+    half = stats.t.ppf(0.975, 4) * error
+    assert (found.low, found.high) == pytest.approx((0.1 - half, 0.1 + half))
+    assert paired_acr_difference(second, first).mean == pytest.approx(-0.1)
+    assert paired_acr_difference(first, second, confidence=0.5).low > found.low
+
+
+def test_the_order_of_rows_does_not_matter():
+    first, second = tiny(), tiny(radius=(1.1, 0.4, 2.0, 0.0, 0.3))
+    assert paired_acr_difference(first, second[::-1]) == paired_acr_difference(first, second)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [tiny()[:4], tiny().assign(idx=range(5)), tiny().assign(label=[0, 0, 0, 1, 0])],
+    ids=["fewer images", "other images", "other labels"],
+)
+def test_tables_of_different_images_are_refused(other):
+    with pytest.raises(ValueError, match="certify both on the same images"):
+        paired_acr_difference(tiny(), other)
+
+
+# --- published logs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published():
+    """Reads one of the authors' per-image logs."""
+    if "PUBLISHED_LOGS" not in os.environ:
+        pytest.skip("the environment variable PUBLISHED_LOGS does not name the folder of the published logs")
+    return lambda name: table.read(Path(os.environ["PUBLISHED_LOGS"]) / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "acr"),
+    [
+        ("cifar10_smoothmix_sigma0.50_step1.tsv", 0.736),
+        ("cifar10_consistency_sigma0.50.tsv", 0.720),
+        ("mnist_smoothmix_sigma1.00_step0_run21.tsv", 1.817),
+    ],
+)
+def test_published_logs_give_the_published_acr(published, name, acr):
+    assert summarize(published(name), [], identity(100_000))["acr"] == pytest.approx(acr, abs=5e-4)
+
+
+def test_a_published_log_gives_the_published_certified_accuracies(published):
+    rows = published("cifar10_smoothmix_sigma0.50_step1.tsv")
+    percent = [100 * certified_accuracy(rows, radius)["value"] for radius in np.arange(0, 2, 0.25)]
+    assert percent == pytest.approx([63.5, 57.2, 50.5, 43.4, 36.7, 30.6, 24.7, 19.1], abs=0.0501)
+
+
+def test_pairing_published_logs_tells_methods_apart_that_their_own_errors_do_not(published):
+    consistency = published("cifar10_consistency_sigma0.50.tsv")
+    smoothmix = published("cifar10_smoothmix_sigma0.50_step1.tsv")
+    difference = paired_acr_difference(consistency, smoothmix)
+    assert difference.mean == pytest.approx(0.0161, abs=1e-4)
+    assert difference.standard_error == pytest.approx(0.0028, abs=1e-4)
+    alone = summarize(smoothmix, [], identity(100_000))["acr_standard_error"]
+    assert difference.low > 0
+    assert difference.mean < 2 * np.sqrt(2) * alone

@@ -1,0 +1,464 @@
+"""Scheduled runs as they are operated: a real Prefect server, worker and cron, real DVC, git and MLflow."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.support.workspace import copy_project, edit, environment, run, stages_run
+
+pytestmark = pytest.mark.slow
+FLOW = [sys.executable, "-m", "pipelines.flow"]
+ONE_LEVEL = {r'\n  "1.0":(\n    .*)*': ""}
+LONG = {r"epochs: 2\b": "epochs: 200"}
+
+
+class Server:
+    """A Prefect server of its own, and its API."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as any_port:
+            any_port.bind(("127.0.0.1", 0))
+            self.port = any_port.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": self.url, "PREFECT_UI_ENABLED": "false"}
+        self.start()
+
+    def start(self) -> None:
+        command = ["prefect", "server", "start", "--port", str(self.port)]
+        with open(os.devnull, "w") as nothing:
+            self.process = subprocess.Popen(
+                command, env=environment() | self.environment, stdout=nothing, stderr=nothing, start_new_session=True
+            )
+        wait_until(self.answers, seconds=180)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.get("/health"))
+        except OSError:
+            return False
+
+    def get(self, path: str, body: object = None) -> object:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        for _ in range(10):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database is busy: as Prefect's own clients do, again
+                    raise
+                time.sleep(1)
+        raise OSError(f"{path} stays unavailable")
+
+    def flow_runs(self, flow: str) -> list[dict]:
+        """The newest first; those that have been started or are over."""
+        body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        found = self.get("/flow_runs/filter", body)
+        return [entry for entry in found if entry["state_type"] not in ("SCHEDULED", "PENDING")]
+
+    def state(self, flow_run: str) -> tuple[str, str]:
+        state = self.get(f"/flow_runs/{flow_run}")["state"]
+        return state["type"], state["name"]
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def start_run(project: Path, server: Server) -> str:
+    """Start a run of the deployment; its id."""
+    started = run(project, "prefect", "deployment", "run", "retrain/nightly", **server.environment)
+    assert started.returncode == 0, started.stdout + started.stderr
+    return re.search(r"UUID: (\S+)", started.stdout)[1]
+
+
+def cancel(project: Path, server: Server, flow_run: str) -> None:
+    assert run(project, "prefect", "flow-run", "cancel", flow_run, **server.environment).returncode == 0
+    wait_until(lambda: server.state(flow_run)[0] == "CANCELLED")
+
+
+def wait_until(reached, seconds=300):
+    end = time.monotonic() + seconds
+    while not (result := reached()):
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+    return result
+
+
+def commit(project: Path, message: str) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    subprocess.run(["git", *identity, "commit", "-qam", message], cwd=project, check=True)
+
+
+def trainers(project: Path) -> list[psutil.Process]:
+    """The processes that train below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "pipelines.train" in process.cmdline() and process.cwd().startswith(str(project)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_training(project: Path) -> bool:
+    """Whether a training is under way that has saved a checkpoint."""
+    return bool(trainers(project)) and any(project.glob(".state/checkpoints/*/epoch-*.pt"))
+
+
+def has_kept(project: Path) -> bool:
+    return any(project.glob(".state/checkpoints/*/epoch-*.pt"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def nightly(tmp_path_factory, server) -> Path:
+    """A project of one noise level that the flow for scheduled runs has brought up to date once."""
+    project = copy_project(tmp_path_factory.mktemp("nightly"))
+    edit(project / "params.yaml", ONE_LEVEL)
+    commit(project, "one noise level")
+    done = run(project, *FLOW, "run", "--worktree", **server.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "new: validate, train@0.5, certify@0.5, evaluate" in done.stderr
+    return project
+
+
+@pytest.fixture
+def training(nightly) -> Iterator[Path]:
+    """The project with a training that takes minutes committed; as it was, afterwards."""
+    before = subprocess.run(["git", "rev-parse", "HEAD"], cwd=nightly, capture_output=True, text=True).stdout.strip()
+    for path in nightly.glob(".state/checkpoints/*/*"):
+        path.unlink()
+    edit(nightly / "params.yaml", LONG)
+    commit(nightly, "a longer training")
+    yield nightly
+    assert trainers(nightly) == []
+    subprocess.run(["git", "reset", "-q", "--hard", before], cwd=nightly, check=True)
+
+
+def start(project: Path, server: Server, *arguments: str) -> subprocess.Popen:
+    """A command of the flow in the background, its output in `output` beside the project's files."""
+    with (project / "output.tmp").open("w") as output:
+        return subprocess.Popen(
+            [*FLOW, *arguments],
+            cwd=project,
+            env=environment() | server.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict]]]:
+    """The URL of a web server, and what was posted to it."""
+    heard = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}/", heard
+        listener.shutdown()
+
+
+# --- the worktree ------------------------------------------------------------------------------------------------
+
+
+def test_the_working_copy_is_untouched_and_finds_the_results_in_the_shared_cache(nightly):
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=nightly, capture_output=True, text=True).stdout
+    assert status == ""
+    assert not (nightly / "outputs/data/prepared/train").exists()
+    assert not (nightly / "outputs/models/0.5").exists()
+    provenance = json.loads((nightly / ".state/scheduled/outputs/training_logs/0.5/provenance.json").read_text())
+    assert provenance["git_state"] == "clean"
+    by_hand = run(nightly, "dvc", "repro")
+    assert stages_run(by_hand) == ["register"]
+    assert "digits-sigma-0.5 v1" in by_hand.stdout
+    subprocess.run(["git", "clean", "-fdq"], cwd=nightly, check=True)
+
+
+def test_two_runs_at_once_take_turns_and_find_nothing_new(nightly, server):
+    first = start(nightly, server, "run", "--worktree")
+    second = run(nightly, *FLOW, "run", "--worktree", **server.environment)
+    assert first.wait() == second.returncode == 0
+    both = second.stdout + second.stderr + (nightly / "output.tmp").read_text()
+    assert both.count("waiting for the run of process") == 1
+    assert both.count("nothing new: every stage was up to date\n") == 2
+    assert "Running stage 'train" not in both
+
+
+# --- stopped, killed, out of time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_run_leaves_no_trainer_and_the_next_one_resumes(training, server, number):
+    flow = start(training, server, "run", "--worktree")
+    wait_until(lambda: is_training(training))
+    flow.send_signal(number)
+    code = flow.wait(60)
+    wait_until(lambda: trainers(training) == [], seconds=60)
+    assert code == {signal.SIGINT: 75, signal.SIGKILL: -signal.SIGKILL}.get(number, code) != 0
+    again = start(training, server, "run", "--worktree")
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text())
+    again.send_signal(signal.SIGINT)
+    assert again.wait(60) == 75
+    assert "stopped; what is finished is kept" in (training / "output.tmp").read_text()
+
+
+def test_a_stage_at_its_time_budget_is_neither_a_failure_nor_a_success(training, server):
+    edit(
+        training / "dvc.yaml",
+        {r"pipelines.train --sigma \$\{key\}": "pipelines.train --sigma ${key} --max-minutes 0.05"},
+    )
+    commit(training, "a time budget")
+    done = run(training, *FLOW, "run", "--worktree", **server.environment)
+    assert done.returncode == 75, done.stderr
+    assert "train@0.5 stopped early; all of it is kept, the next run goes on" in done.stderr
+    assert done.stderr.count("Task run 'train@0.5' - Running stage") == 1, "it was tried again"
+    (newest, *_) = server.flow_runs("retrain")
+    assert (newest["state_type"], newest["state_name"]) == ("CANCELLED", "StoppedEarly")
+
+
+def test_a_timeout_interrupts_a_training_and_is_tried_again_as_often_as_dvc_yaml_says(training, server):
+    edit(training / "dvc.yaml", {"retries: 1, timeout_minutes: 20160": "retries: 1, timeout_minutes: 0.3"})
+    commit(training, "a short timeout")
+    with webhook() as (url, heard):
+        done = run(training, *FLOW, "run", "--worktree", SMOOTHMIX_WEBHOOK_URL=url, **server.environment)
+    assert done.returncode == 1
+    assert done.stderr.count("Task run 'train@0.5' - Running stage") == 2
+    assert "continuing after epoch" in done.stderr
+    assert "error: stage train@0.5 was stopped at its timeout of 0.3 minutes" in done.stderr
+    (message,) = heard
+    assert message["event"] == "failure"
+    assert message["error"].startswith("stage train@0.5 was stopped at its timeout")
+
+
+def test_a_prefect_server_that_dies_costs_no_training(training, server):
+    flow = start(training, server, "run", "--worktree")
+    wait_until(lambda: is_training(training))
+    server.stop()
+    try:
+        time.sleep(5)
+        still = bool(trainers(training))
+    finally:
+        server.start()
+    flow.send_signal(signal.SIGINT)
+    flow.wait(120)
+    assert still
+    assert has_kept(training)
+
+
+# --- schedules ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
+    known = {entry["id"] for entry in server.flow_runs("retrain")}
+    serving = start(nightly, server, "serve", "--cron", "* * * * *")
+
+    def fired():
+        new = [entry for entry in server.flow_runs("retrain") if entry["id"] not in known]
+        return [entry for entry in new if entry["state_type"] == "COMPLETED" and entry["auto_scheduled"]]
+
+    try:
+        (entry, *_) = wait_until(fired)
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        serving.wait(60)
+    assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
+
+
+def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(training, server):
+    """Prefect gives the dead run's place in the limit away after some five minutes."""
+    known = {entry["id"] for entry in server.flow_runs("retrain")}
+    serving = start(training, server, "serve", "--cron", "* * * * *")
+    wait_until(lambda: is_training(training))
+    (dead,) = (entry["id"] for entry in server.flow_runs("retrain") if entry["id"] not in known)
+    for process in [serving.pid, *(child.pid for child in psutil.Process(serving.pid).children(recursive=True))]:
+        os.kill(process, signal.SIGKILL)
+    serving.wait()
+    wait_until(lambda: trainers(training) == [])
+    again = start(training, server, "serve", "--cron", "* * * * *")
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text(), seconds=600)
+    crashed = wait_until(lambda: server.state(dead)[0] == "CRASHED")
+    again.send_signal(signal.SIGTERM)
+    again.wait(90)
+    wait_until(lambda: trainers(training) == [])
+    assert crashed
+
+
+@pytest.fixture(scope="module")
+def worker(nightly, server) -> Iterator[subprocess.Popen]:
+    """A worker that runs what prefect.yaml deploys, in the project."""
+    prefect = ["prefect", "--no-prompt"]
+    for command in (["work-pool", "create", "--type", "process", "--overwrite", "local"], ["deploy", "--all"]):
+        done = run(nightly, *prefect, *command, **server.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with (nightly / "output.tmp").open("w") as output:
+        process = subprocess.Popen(
+            [*prefect, "worker", "start", "--pool", "local"],
+            cwd=nightly,
+            env=environment() | server.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    yield process
+    process.terminate()
+    process.wait(60)
+
+
+def test_a_worker_runs_the_deployment_one_at_a_time_and_cancelling_stops_the_trainer(training, server, worker):
+    assert server.get("/deployments/name/retrain/nightly")["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    first = start_run(training, server)
+    wait_until(lambda: is_training(training))
+    second = start_run(training, server)
+    wait_until(lambda: server.state(second) == ("SCHEDULED", "AwaitingConcurrencySlot"))
+    cancel(training, server, first)
+    wait_until(lambda: "continuing after epoch" in (training / "output.tmp").read_text())  # says the second one
+    assert len(trainers(training)) == 1
+    flow = next(process for process in trainers(training)[0].parents() if "prefect" in " ".join(process.cmdline()))
+    flow.kill()
+    wait_until(lambda: trainers(training) == [])
+    wait_until(lambda: server.state(second)[0] == "CRASHED")
+    third = start_run(training, server)
+    wait_until(lambda: trainers(training))
+    cancel(training, server, third)
+
+
+def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_carried_out(nightly, server, worker):
+    edit(nightly / "params.yaml", {"approval: on_hold": "approval: always", "seed: 0": "seed: 1"})
+    commit(nightly, "ask before every promotion")
+    night = start_run(nightly, server)
+    wait_until(lambda: server.state(night)[0] == "COMPLETED")
+    (verdict, *_) = server.get("/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["verdict"]}}})
+    assert "waits for an answer" in verdict["data"]
+    (question,) = wait_until(lambda: server.flow_runs("approval"))
+    wait_until(lambda: server.state(question["id"]) == ("PAUSED", "Suspended"))
+    assert question["name"] == "digits-sigma-0.5-v2"
+    refused = server.get(f"/flow_runs/{question['id']}/resume", {"run_input": {"promote": "perhaps", "name": "ann"}})
+    assert refused["status"] == "REJECT"
+    server.get(f"/flow_runs/{question['id']}/resume", {"run_input": {"promote": True, "name": "ann"}})
+    wait_until(lambda: server.state(question["id"])[0] == "COMPLETED")
+    champion = run(nightly, sys.executable, "-m", "pipelines.lookup", "history")
+    assert "ann" in champion.stdout, champion.stdout + champion.stderr
+
+
+# --- new data ----------------------------------------------------------------------------------------------------
+
+OWN_IMAGES = {
+    r"source: digits": "source: image_folder",
+    r"every: 30": "every: 1",
+    r"root: null": "root: data/raw/images",
+    r"enlarge: 2": "enlarge: null",
+    r"image_size: null": "image_size: 8",
+    r"channels: null": "channels: 1",
+}
+
+
+def add_images(project: Path, first: int, last: int) -> None:
+    """Grey images of noise, the dark ones of one class and the bright ones of another."""
+    rng = np.random.default_rng(first)
+    for name, brightness in (("dark", 60), ("bright", 190)):
+        folder = project / "data/raw/images" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(first, last):
+            pixels = rng.integers(brightness - 50, brightness + 50, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:03d}.png")
+
+
+def test_new_data_in_the_source_is_trained_on_and_data_that_is_gone_again_is_not(tmp_path, server):
+    project = copy_project(tmp_path)
+    edit(project / "params.yaml", ONE_LEVEL | OWN_IMAGES)
+    commit(project, "own images")
+    add_images(project, 0, 40)
+
+    def night() -> str:
+        done = run(project, *FLOW, "run", "--worktree", **server.environment)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "prepared 60 training and 20 test images" in night()
+    assert "nothing new: every stage was up to date" in night()
+    add_images(project, 40, 60)
+    more = night()
+    assert "prepared 90 training and 30 test images" in more
+    assert "new: validate, train@0.5, certify@0.5, evaluate" in more
+    for path in (project / "data/raw/images").glob("*/0[45]*.png"):
+        path.unlink()
+    assert "prepared 60 training and 20 test images" in night()
+    description = json.loads((project / ".state/scheduled/outputs/data/prepared/description.json").read_text())
+    assert description["train_images"] == 60
+
+
+# --- by hand, meanwhile ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["train", "certify"])
+def test_the_same_stage_by_hand_waits_for_the_other_and_ends_with_the_same_result(nightly, stage):
+    folder = nightly / ".state/scheduled"
+    result = (
+        folder
+        / {"train": "outputs/models/0.5/weights.safetensors", "certify": "outputs/certificates/0.5/table.tsv"}[stage]
+    )
+    before = result.read_bytes()
+    for kept in [*nightly.glob(".state/checkpoints/*/*"), *nightly.glob(".state/partial_tables/*/rows*")]:
+        kept.unlink()
+    command = [sys.executable, "-m", f"pipelines.{stage}", "--sigma", "0.5"]
+    both = [
+        subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert said.count("waiting for the process that has") == 1
+    assert result.read_bytes() == before
+
+
+# --- the remote --------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_machine_is_restored_from_the_commit_and_the_remote(nightly, tmp_path):
+    remote, restored = tmp_path / "remote", tmp_path / "restored"
+    scheduled = nightly / ".state/scheduled"
+    assert run(scheduled, "dvc", "remote", "add", "--local", "-d", "backup", str(remote)).returncode == 0
+    pushed = run(scheduled, "dvc", "push", "--run-cache")
+    assert pushed.returncode == 0, pushed.stderr
+    subprocess.run(["git", "clone", "-q", str(nightly), str(restored)], check=True)
+    assert run(restored, "dvc", "remote", "add", "--local", "-d", "backup", str(remote)).returncode == 0
+    fetched = run(restored, "dvc", "fetch", "--run-cache")
+    assert fetched.returncode == 0, fetched.stderr
+    # the metrics are in git alone, with the commit that a person makes of them
+    assert stages_run(run(restored, "dvc", "repro", "--pull")) == ["evaluate", "register"]
+    weights = "outputs/models/0.5/weights.safetensors"
+    assert (restored / weights).read_bytes() == (scheduled / weights).read_bytes()
