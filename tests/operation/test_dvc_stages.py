@@ -78,7 +78,7 @@ def test_the_lines_and_the_exit_code_of_a_stage_say_how_it_ended(tmp_path):
 @pytest.fixture
 def dvc_stage(tmp_path):
     """A DVC project whose one stage notes its process id, watches what started it, and stays."""
-    program = "import os, pathlib, time; from pipelines import lifeline; lifeline.watch();"
+    program = "import os, pathlib, time; from pipelines import watchdog; watchdog.watch();"
     program += "pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(1000)"
     (tmp_path / "stage.py").write_text(program)
     (tmp_path / "dvc.yaml").write_text("stages: {x: {cmd: python stage.py}}")
