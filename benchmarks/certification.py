@@ -24,10 +24,11 @@ from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
+from benchmarks.hardware import has_bfloat16
 from components.certification.cohen import certify_image, certify_images
 from components.certification.sampling import Sampler
 from components.model import networks
-from components.tools.device import available_cores, has_bfloat16, use_device
+from components.tools.device import available_cores, use_device
 
 SIGMA, N0, FAILURE_PROB = 0.5, 100, 0.001
 CASES = {"lenet": (1, 28, 28), "resnet20": (3, 32, 32), "resnet110": (3, 32, 32), "small_convnet": (1, 16, 16)}

@@ -23,6 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.certification import N0, certify_ours
+from benchmarks.hardware import has_bfloat16
 from benchmarks.training import finish
 from components import params
 from components.certification.sampling import Sampler
@@ -30,7 +31,7 @@ from components.data.manifest import Manifest
 from components.data.streaming import FileSplit, TrainingView
 from components.model import networks
 from components.params import Params
-from components.tools.device import available_cores, has_bfloat16, use_device
+from components.tools.device import available_cores, use_device
 from components.tools.files import write_text
 from components.tools.hashing import hash_file
 from components.tools.provenance import provenance
@@ -106,7 +107,6 @@ def decoded_per_s() -> float:
 
 def trained_per_s(settings: params.Train, sigma: float, turns: int, device: torch.device) -> float:
     """Images of the data set (not noisy ones) per second."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (settings.batch_size, *SHAPE), dtype=torch.uint8, device=device)
     labels = torch.randint(0, CLASSES, (settings.batch_size,), device=device)

@@ -6,17 +6,14 @@ same network, epochs, seed, batch size and test images. The tables are compared 
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from benchmarks.workspace import read_params, run_in, share_data, write_params
 from components import params
 from components.certification import table
 from components.certification.table import display_radius
@@ -24,10 +21,11 @@ from components.evaluation.metrics import summarize
 from components.evaluation.paired import paired_acr_difference
 from components.evaluation.report import text_table
 from components.params import Params, level_key
+from components.tools.files import write_text
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
+from pipelines.cli import print_any_text
 
-ROOT = Path(__file__).parents[1]
 OURS = "smoothmix"
 RATE_FACTORS = {"gaussian": 2.0, "macer": 2.0, "consistency": 2.0}
 """The learning rate that suits a method, over the recipe's, where they differ: chosen on the digits."""
@@ -59,10 +57,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too, as JSON lines")
     options = parser.parse_args()
     recipe = params.load()
-    tables = certified_tables(yaml.safe_load(artifacts.PARAMS.read_text()), [OURS, *options.rivals])
-    results = [compare(recipe, tables, method, sigma) for sigma in recipe.sigmas for method in tables]
+    print_any_text()
+    tables = certified_tables(read_params(Path()), [OURS, *options.rivals])
+    results = [result_of(recipe, tables, method, sigma) for sigma in recipe.sigmas for method in tables]
     if options.json:
-        options.json.write_text("".join(json.dumps(vars(result)) + "\n" for result in results))
+        write_text(options.json, "".join(json.dumps(vars(result)) + "\n" for result in results))
     print(f"{recipe.prepare.source}: {results[0].images} test images, n = {recipe.certify.n:,}")
     header = ["sigma", "method", "ACR", "clean acc", "smoothmix's gain", "paired 95 % interval", "floor"]
     print(text_table(header, list(map(table_row, results))))
@@ -72,16 +71,15 @@ def certified_tables(raw: dict[str, Any], methods: list[str]) -> dict[str, dict[
     """The tables of certificates that the stages give for these parameters, by method and sigma."""
     tables: dict[str, dict[float, pd.DataFrame]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder)
         for method in methods:
+            workspace = Path(folder) / method
             train = raw["train"] | {"method": method, "learning_rate": rate_of(method, raw["train"]["learning_rate"])}
-            (workspace / artifacts.PARAMS).write_text(yaml.safe_dump(raw | {"train": train}))
-            if method == methods[0]:
-                run_stage(workspace, "prepare")
+            write_params(workspace, raw | {"train": train})
+            share_data(workspace, Path(folder) / "prepared", raw)
             tables[method] = {}
             for level in raw["noise_levels"]:
-                run_stage(workspace, "train", "--sigma", level)
-                run_stage(workspace, "certify", "--sigma", level)
+                for stage in ("train", "certify"):
+                    run_in(workspace, stage, "--sigma", level)
                 tables[method][float(level)] = table.read(workspace / artifacts.certificates(float(level)))
     return tables
 
@@ -90,14 +88,7 @@ def rate_of(method: str, rate: float) -> float:
     return RATE_FACTORS.get(method, 1.0) * rate
 
 
-def run_stage(workspace: Path, stage: str, *options: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("MLFLOW_TRACKING_URI", None)  # a benchmark is not a run to keep
-    command = [sys.executable, "-m", f"pipelines.{stage}", *options]
-    subprocess.run(command, cwd=workspace, env=environment, check=True)
-
-
-def compare(recipe: Params, tables: dict[str, dict[float, pd.DataFrame]], method: str, sigma: float) -> Result:
+def result_of(recipe: Params, tables: dict[str, dict[float, pd.DataFrame]], method: str, sigma: float) -> Result:
     settings = recipe.certify
     facts = {"mode": "reference", "sigma": sigma, "n": settings.n, "failure_prob": settings.failure_prob}
     summary = summarize(tables[method][sigma], [], facts)

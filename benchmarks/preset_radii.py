@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5, help="certify every k-th test image (default: %(default)s)")
     options = parser.parse_args()
     recipe = params.load(artifacts.PARAMS)
-    rows = [row for sigma in recipe.sigmas for row in compare(sigma, recipe, options)]
+    rows = [row for sigma in recipe.sigmas for row in savings(sigma, recipe, options)]
     header = ["sigma", "radius", "images", "reference n", "mean n", "fewer", "certified", "sequential", "undecided"]
     print(
         f"failure_prob {recipe.certify.failure_prob:g}; certified accuracy of the reference and of the sequential one"
@@ -42,7 +42,7 @@ def main() -> None:
     print(text_table(header, rows))
 
 
-def compare(sigma: float, recipe: params.Params, options: argparse.Namespace) -> list[list[str]]:
+def savings(sigma: float, recipe: params.Params, options: argparse.Namespace) -> list[list[str]]:
     """One row per radius that n samples can certify at this noise level."""
     settings, description = recipe.certify, load_description(artifacts.DESCRIPTION)
     network, card = weights.load(artifacts.model(sigma), use_device(threads=1))

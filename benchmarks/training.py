@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.hardware import has_bfloat16
 from components import params
 from components.model import networks
 from components.params import SmoothMix, Train
-from components.tools.device import available_cores, has_bfloat16, use_device
+from components.tools.device import available_cores, use_device
 from components.training.fit import Training, fit, make_optimizer
 from pipelines import artifacts
 
@@ -40,10 +41,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores(), help="of both (default: all %(default)s)")
     options = parser.parse_args()
     for case in options.case or CASES:
-        print(json.dumps(compare(case, options.turns, options.threads)), flush=True)
+        print(json.dumps(measure(case, options.turns, options.threads)), flush=True)
 
 
-def compare(case: str, turns: int, threads: int) -> dict[str, object]:
+def measure(case: str, turns: int, threads: int) -> dict[str, object]:
     """One line of the result."""
     device = use_device(threads)
     shape, m = CASES[case]

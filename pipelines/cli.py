@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 bad parameters or usage, 75 stopped early with i
 """
 
 import argparse
+import io
 import math
 import multiprocessing
 import os
@@ -27,8 +28,15 @@ class StoppedEarly(Exception):
     """A stage stopped on request or at its time budget, with its progress kept; the message says how far it came."""
 
 
+def print_any_text() -> None:
+    """Let no print fail: where the terminal or the pipe cannot show a sign such as ± or σ, a question mark is shown."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def load_params() -> Params:
-    """The checked params.yaml; exits with 2 and one line that names what is wrong."""
+    """The checked params.yaml; exits with 2 and one line that names what is wrong. First of all that a command does."""
+    print_any_text()
     try:
         return parameters.load(artifacts.PARAMS)
     except ParamsError as error:

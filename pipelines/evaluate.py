@@ -17,22 +17,19 @@ def run(params: Params) -> None:
     for sigma in params.sigmas:
         certificates = table.read(artifacts.certificates(sigma))
         identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
-        summaries[level_key(sigma)] = metrics.summarize(
-            certificates,
-            params.evaluate.radii,
-            identity,
-        )
-        curves.append(metrics.curve(certificates, sigma))
+        summaries[level_key(sigma)] = metrics.summarize(certificates, params.evaluate.radii, identity)
+        curves.append(metrics.curve(certificates, sigma, metrics.largest_radius_of(identity)))
     all_curves = pd.concat(curves)
 
     write_json(artifacts.METRICS, summaries)
     write_text(artifacts.CURVES, all_curves.to_csv(index=False))
     artifacts.REPORT.mkdir(parents=True, exist_ok=True)
     png = artifacts.REPORT / "certified_accuracy.png"
-    write_text(artifacts.REPORT / "report.md", report.markdown_report(summaries, description.source, png.name))
-    spec = plots.certified_accuracy_spec(all_curves, artifacts.PLOT_TEMPLATE)
+    name = params.register.name
+    write_text(artifacts.REPORT / "report.md", report.markdown_report(summaries, name, description.source, png.name))
+    spec = plots.certified_accuracy_spec(all_curves, artifacts.PLOT_TEMPLATE, f"Certified accuracy of {name}")
     plots.render(spec, png, png.with_suffix(".html"))
-    print(report.text_table(*report.summary_rows(summaries, columns=5)))
+    print(report.text_summary(summaries))
 
 
 if __name__ == "__main__":

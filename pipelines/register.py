@@ -29,19 +29,19 @@ def run(params: Params) -> None:
 def register_all(params: Params) -> None:
     tracking = Tracking(artifacts.tracking_store(), params.register.name)
     summaries = read_json(artifacts.METRICS, "run the evaluate stage again")
-    header, rows = report.summary_rows(summaries, columns=5)
-    for row, sigma in zip(rows, params.sigmas, strict=True):
+    registered_as = []
+    for sigma in params.sigmas:
         card = load_card(artifacts.model(sigma))
         refuse_table_of_another_model(sigma, card)
         content = hash_value([card.weights_sha256, hash_file(artifacts.certificates(sigma))])
         summary = summaries[level_key(sigma)]
         run_id = complete_run(tracking, sigma, card, summary, content)
         if artifacts.in_experiment():
-            row.append("(experiment)")
+            registered_as.append("(experiment)")
         else:
-            row.append(register_version(tracking, params, sigma, summary, run_id, content))
+            registered_as.append(register_version(tracking, params, sigma, summary, run_id, content))
     tracking.sweep()
-    print(report.text_table([*header, "registered as"], rows))
+    print(report.text_summary(summaries, {"registered as": registered_as}))
     print(f"plots:  {artifacts.REPORT}/certified_accuracy.html and .png, or `dvc plots show`")
     print(f"report: {artifacts.REPORT}/report.md")
     print(
@@ -66,9 +66,9 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
     tracking.log_missing_epochs(run_id, pd.read_csv(artifacts.history(sigma)).to_dict("records"))
     description = load_description(artifacts.DESCRIPTION)
     certificates = table.read(artifacts.certificates(sigma))
-    points = metrics.curve(certificates, sigma)
     provenance = read_json(artifacts.provenance(sigma), "run the train stage again")
     identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
+    points = metrics.curve(certificates, sigma, metrics.largest_radius_of(identity))
     tracking.complete_run(
         run_id,
         content,

@@ -24,7 +24,7 @@ def adopt(runs: list[Path]) -> None:
             is copied.
     """
     here = parameters.load(artifacts.PARAMS)
-    sigmas = [check(run, here) for run in runs]
+    sigmas = [fitting_sigma(run, here) for run in runs]
     stages = []
     for run, sigma in zip(runs, sigmas, strict=True):
         for out in (artifacts.model(sigma), artifacts.history(sigma).parent, artifacts.certificates(sigma).parent):
@@ -38,8 +38,8 @@ def adopt(runs: list[Path]) -> None:
     print("taken over: " + ", ".join(stages) + "; `dvc repro` goes on from there")
 
 
-def check(run: Path, here: Params) -> float:
-    """The sigma of a finished run that fits this workspace."""
+def fitting_sigma(run: Path, here: Params) -> float:
+    """The sigma of a run, if it is finished and fits this workspace."""
     if not (run / FACTS).exists():
         raise ValueError(f"{run} is not a finished run: it has no {FACTS}")
     theirs = parameters.load(run / artifacts.PARAMS)

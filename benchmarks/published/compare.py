@@ -27,10 +27,10 @@ def compare(first: Path, second: Path) -> str:
         raise ValueError(f"{first} and {second} have no method at a noise level in common")
     header = ["sigma", "method", first.name, second.name, "difference", "paired 95 % interval"]
     rows = [row(pair) for pair in pairs.to_dict("records")]
-    return "\n".join([*differences(first, second, pairs), text_table(header, rows)])
+    return "\n".join([*differing_parameters(first, second, pairs), text_table(header, rows)])
 
 
-def differences(first: Path, second: Path, pairs: pd.DataFrame) -> list[str]:
+def differing_parameters(first: Path, second: Path, pairs: pd.DataFrame) -> list[str]:
     """The parameters that are not the same in all pairs."""
     lines = (
         f"{key}: {own.get(key)} in {first.name}, {other.get(key)} in {second.name}"

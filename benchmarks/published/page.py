@@ -1,22 +1,31 @@
 """results/README.md: the runs kept there beside the published figures, every departure, and what is still to be run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from benchmarks.published.runs import FACTS, METRICS, ROOT
+from benchmarks.published.runs import FACTS, METRICS
+from benchmarks.workspace import ROOT, read_params
 from components.certification import table
 from components.certification.table import display_radius
 from components.evaluation import metrics, plots
 from components.evaluation.paired import paired_acr_difference
 from components.params import level_key
 from components.tools.files import read_json, write_text
+from components.tools.hashing import hash_value
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
 
 OURS = "smoothmix"
+TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
+"""Of the published data sets, all of which the published figures were trained on."""
+DRAWN_FROM = "drawn_from"
+"""Text chunk of a picture: the hash of what it shows."""
 ABOUT = "about.md"
 """In a set's folder: what its files cannot say, such as where the images come from."""
 HEADER = """# Results beside the published ones
@@ -25,6 +34,7 @@ Made by `python -m benchmarks.published page` from the files in this folder. Eac
 certification by this repository's own stages (`python -m benchmarks.published run --help`); the published figures are
 those of n = 100,000, failure_prob 0.001 and all test images.
 """
+CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify of any model."
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
@@ -48,21 +58,32 @@ def write_page(results: Path) -> str:
 def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: pd.DataFrame) -> str:
     """One set of runs: table, departures, circumstances, plot."""
     dataset = runs["recipe"].iloc[0]
-    about = (folder / ABOUT).read_text() if (folder / ABOUT).exists() else ""
+    about = (folder / ABOUT).read_text(encoding="utf-8") if (folder / ABOUT).exists() else ""
     lines = [f"## {folder.name}\n", about, *departures(dataset, runs), ""]
-    lines += ["| σ | method | ACR | published | smoothmix's gain, paired 95 % | clean accuracy | abstention |"]
-    lines += ["|" + " --- |" * 7]
+    columns = ["σ", "method", "images trained on", "ACR", "published", "smoothmix's gain, paired 95 %"]
+    columns += ["clean accuracy", "abstention"]
+    lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for sigma, level in runs.groupby("sigma"):
         for run in level.sort_values("acr", ascending=False).to_dict("records"):
             known = published.query("dataset == @dataset and method == @run['method'] and sigma == @sigma")["acr"]
             theirs = f"{known.iloc[0]:.3f}" if len(known) else "-"
-            lines.append(
-                f"| {sigma:g} | {run['method']} | {display_radius(run['acr'])} ± {run['acr_standard_error']:.3f} | "
-                f"{theirs} | {gain(level, run)} | {run['clean_accuracy']:.3f} | {run['abstention']:.3f} |"
-            )
+            cells = [f"{sigma:g}", run["method"], trained_on(run)]
+            cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}", theirs, gain(level, run)]
+            cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}"]
+            lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *rankings(runs, dataset, published), "", circumstances(runs), ""]
-    lines += [f"![Certified accuracy over the radius]({draw(folder, runs, curves.query('dataset == @dataset'))})", ""]
+    picture = draw(folder, runs, curves.query("dataset == @dataset"))
+    lines += [f"![Certified accuracy over the radius]({picture})\n", f"{CAPTION}\n"]
     return "\n".join(lines)
+
+
+def trained_on(run: dict[Any, Any]) -> str:
+    """How many training images a run had; ? where it did not record that."""
+    return f"{run['train_images']:,.0f}" if known_images(run) else "?"
+
+
+def known_images(run: dict[Any, Any]) -> bool:
+    return not pd.isna(run.get("train_images"))
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -75,35 +96,34 @@ def load(folder: Path) -> pd.DataFrame:
         rows.append(
             read_json(own / METRICS, "run it again")[level_key(sigma)]
             | read_json(facts, "run it again")
-            | {"method": own.parent.name, "certificates": table.read(packed), "params": read_params(own)}
+            | {"method": own.parent.name, "certificates": table.read(packed), "params": flat(read_params(own))}
         )
     return pd.DataFrame(rows)
 
 
-def read_params(run: Path) -> dict[str, Any]:
-    """A run's parameters with dotted keys."""
-    return flat(yaml.safe_load((run / artifacts.PARAMS).read_text()))
-
-
 def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
-    """Every parameter in which the runs differ from the recipe."""
+    """Every parameter in which the runs differ from the recipe, and fewer training images than the data set has."""
     differing: dict[str, str] = {}
-    for own in runs["params"]:
-        differing |= differences(recipe, own)
+    for run in runs.to_dict("records"):
+        differing |= departures_of(recipe, run)
     return [f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."]
 
 
-def differences(recipe: str, own: dict[str, Any]) -> dict[str, str]:
+def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
     """What differs from the recipe in one run, by parameter, for people."""
-    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text()))
+    own, images = run["params"], TRAINING_IMAGES.get(recipe)
+    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text(encoding="utf-8")))
     silent = ("noise_levels", "validate", "evaluate", "register", "promote", "train.method")
     differing = {key: value for key, value in own.items() if value != published.get(key) and not key.startswith(silent)}
-    return {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}
+    said = {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}
+    if images and known_images(run) and run["train_images"] != images:
+        said["train_images"] = f"{trained_on(run)} training images instead of {images:,}"
+    return said
 
 
 def not_yet_run(runs: pd.DataFrame, published: pd.DataFrame) -> str:
     """The published figures beside which no run by the whole recipe stands."""
-    whole = [not differences(*run) for run in zip(runs["recipe"], runs["params"], strict=True)]
+    whole = [not departures_of(run["recipe"], run) for run in runs.to_dict("records")]
     done = set(runs[whole][["recipe", "method", "sigma"]].itertuples(index=False, name=None))
     known = published[["dataset", "method", "sigma"]].itertuples(index=False, name=None)
     missing = [row for row in known if row not in done and row[1] in OBJECTIVES]
@@ -186,12 +206,32 @@ def numbers(values: pd.Series) -> str:
 
 
 def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
-    """Certified accuracy over the radius, one panel per sigma, with the published points; the name of the picture."""
-    ours = pd.concat(
-        metrics.curve(run["certificates"], run["sigma"]).assign(method=run["method"]) for run in runs.to_dict("records")
-    )
+    """The name of the set's picture, which is drawn anew only where it would show something else."""
+    spec, picture = spec_of(runs, published), folder / "certified_accuracy.png"
+    content = hash_value(spec)
+    if not picture.exists() or drawn_from(picture) != content:
+        plots.render_png(spec, picture)
+        note = PngInfo()
+        note.add_text(DRAWN_FROM, content)
+        with Image.open(picture) as image:
+            image.load()
+            image.save(picture, pnginfo=note)
+    return f"{folder.name}/{picture.name}"
+
+
+def drawn_from(picture: Path) -> str | None:
+    with Image.open(picture) as image:
+        return image.info.get(DRAWN_FROM)
+
+
+def spec_of(runs: pd.DataFrame, published: pd.DataFrame) -> dict[str, Any]:
+    """Certified accuracy over the radius, one panel per sigma, with the published points, as a Vega-Lite spec."""
+    curves = []
+    for run in runs.to_dict("records"):
+        ceiling = metrics.largest_radius_of({str(name): value for name, value in run.items()})
+        curves.append(metrics.curve(run["certificates"], run["sigma"], ceiling).assign(method=run["method"]))
     points = published[published["sigma"].isin(runs["sigma"])]
-    values = pd.concat([ours.assign(published=False), points.assign(published=True)])
+    values = pd.concat([*(curve.assign(published=False) for curve in curves), points.assign(published=True)])
     axes = {
         "x": {"field": "radius", "type": "quantitative", "title": "L2 radius"},
         "y": {"field": "certified_accuracy", "type": "quantitative", "title": "Certified accuracy"},
@@ -199,12 +239,13 @@ def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
     }
     marks = [({"type": "line", "interpolate": "step-before"}, "!datum.published"), ("point", "datum.published")]
     layers = [{"mark": mark, "transform": [{"filter": which}], "encoding": axes} for mark, which in marks]
-    spec = {
+    place = {"x": {"field": "ceiling", "type": "quantitative"}}
+    one_line = [{"aggregate": [{"op": "max", "field": "largest_radius", "as": "ceiling"}], "groupby": ["sigma"]}]
+    layers.append({"mark": {"type": "rule", "strokeDash": [4, 4]}, "transform": one_line, "encoding": place})
+    shown = ["sigma", "radius", "certified_accuracy", "method", "published", "largest_radius"]
+    return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": values[["sigma", "radius", "certified_accuracy", "method", "published"]].to_dict("records")},
+        "data": {"values": json.loads(values[shown].to_json(orient="records"))},
         "facet": {"column": {"field": "sigma", "type": "nominal", "title": "σ"}},
         "spec": {"width": 300, "height": 240, "layer": layers},
     }
-    picture = folder / "certified_accuracy.png"
-    plots.render_png(spec, picture)
-    return f"{folder.name}/{picture.name}"

@@ -5,9 +5,7 @@ params.yaml, metrics.json, run.json and in outputs/ models/, training_logs/ and 
 """
 
 import gzip
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import time
@@ -17,22 +15,18 @@ from typing import Any
 
 import yaml
 
+from benchmarks.workspace import DATA, read_params, run_in, share_data, write_params
 from components import params as parameters
 from components.certification import table
+from components.data.prepared import load_description
 from components.evaluation.metrics import summarize
 from components.params import level_key
-from components.tools.files import read_json, write_json, write_text
+from components.tools.files import read_json, write_json
 from components.tools.provenance import provenance
 from pipelines import artifacts
 from pipelines.cli import DONE, STOPPED_EARLY
 
-ROOT = Path(__file__).parents[2]
-DATA = artifacts.VALIDATION.parent
 FACTS, METRICS, SECONDS = "run.json", "metrics.json", "seconds.json"
-
-
-class StageFailed(ValueError):
-    """A stage ended with an error, which it has printed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Plan:
         Raises:
             ParamsError: an unknown key, or a value out of its range.
         """
-        raw = yaml.safe_load(self.recipe.read_text())
+        raw = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
         if self.epochs:
             raw["train"] |= scaled(raw["train"], self.epochs)
         for key, value in self.settings.items():
@@ -81,8 +75,7 @@ def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: f
     """Run what is not yet finished, method by method; 75 where the time ends before the work.
 
     Raises:
-        StageFailed: the first stage that ended with an error.
-        ValueError, ParamsError: see `Plan.params`; a folder holds a run of other parameters.
+        ValueError, ParamsError: see `Plan.params`; a folder holds a run of other parameters; a stage failed.
     """
     deadline = time.monotonic() + seconds
     keys = list(plan.params(methods[0], levels)["noise_levels"])
@@ -127,20 +120,19 @@ class Run:
             with tarfile.open(self._pack) as archive:
                 archive.extractall(self.folder, filter="data")
         wanted, file = self.plan.params(self.method, [self.level]), self.folder / artifacts.PARAMS
-        if file.exists() and yaml.safe_load(file.read_text()) != wanted:
+        if file.exists() and read_params(self.folder) != wanted:
             raise ValueError(f"{file} holds other parameters than these: name another --out, or remove {self.folder}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, yaml.safe_dump(wanted, sort_keys=False))
+        write_params(self.folder, wanted)
 
     def finish_before(self, deadline: float) -> int:
         """Prepare, train and certify; STOPPED_EARLY at the deadline, DONE otherwise."""
-        self._link_data()
+        self._share_data()
         for stage in ("train", "certify"):
             minutes = (deadline - time.monotonic()) / 60
             if minutes <= 0:
                 return STOPPED_EARLY
             start = time.monotonic()
-            code = run_stage(self.folder, stage, "--sigma", self.level, "--max-minutes", str(minutes))
+            code = run_in(self.folder, stage, "--sigma", self.level, "--max-minutes", str(minutes))
             self._add_seconds(stage, time.monotonic() - start)
             if code == STOPPED_EARLY:
                 self._keep()
@@ -149,26 +141,12 @@ class Run:
         self._keep()
         return DONE
 
-    def _link_data(self) -> None:
-        """The prepared data, made once for all runs beside them.
-
-        Raises:
-            ValueError: it was made by other parameters.
-        """
-        shared = self.plan.out / ".prepared"
+    def _share_data(self) -> None:
+        """The prepared data, made once for all runs beside them."""
         raw = self.plan.params(self.method, [self.level])
         if self.plan.data:
             raw["prepare"]["root"] = str(Path(self.plan.data).resolve())
-        wanted, file = {name: raw[name] for name in ("seed", "prepare")}, shared / artifacts.PARAMS
-        if file.exists() and {name: yaml.safe_load(file.read_text())[name] for name in wanted} != wanted:
-            raise ValueError(f"{shared} holds data prepared by other parameters: name another --out")
-        if not (shared / artifacts.DESCRIPTION).exists():
-            write_text(file, yaml.safe_dump(raw))
-            run_stage(shared, "prepare")
-        link = self.folder / DATA
-        if not link.is_symlink():
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(os.path.relpath(shared / DATA, link.parent))
+        share_data(self.folder, self.plan.out / ".prepared", raw)
 
     def _add_seconds(self, stage: str, seconds: float) -> None:
         file = self.folder / SECONDS
@@ -187,7 +165,9 @@ class Run:
         compress(own / artifacts.certificates(sigma))
         samples = int(rows["n"].sum()) + identity["n0"] * len(rows)
         rate = round(samples / spent["certify"])
-        facts = {"recipe": self.plan.recipe.stem, "seconds": spent, "certified_samples_per_s": rate, **provenance()}
+        images = load_description(own / artifacts.DESCRIPTION).train_images
+        facts = {"recipe": self.plan.recipe.stem, "train_images": images, "seconds": spent}
+        facts |= {"certified_samples_per_s": rate, **provenance()}
         for leftover in (own / ".state", own / DATA):
             if leftover.is_symlink():
                 leftover.unlink()
@@ -216,19 +196,3 @@ def compress(file: Path) -> None:
     packed = file.with_name(file.name + ".gz")
     packed.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
     file.unlink()
-
-
-def run_stage(workspace: Path, stage: str, *options: str) -> int:
-    """DONE or STOPPED_EARLY.
-
-    Raises:
-        StageFailed: it exited otherwise.
-    """
-    # Outside any git repository, as the stages see it: the state is kept in the workspace, and travels with it.
-    ceiling = {"GIT_CEILING_DIRECTORIES": str(workspace.resolve().parent), "PYTHONPATH": str(ROOT)}
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | ceiling
-    command = [sys.executable, "-m", f"pipelines.{stage}", *options]
-    code = subprocess.run(command, cwd=workspace, env=environment).returncode
-    if code not in (DONE, STOPPED_EARLY):
-        raise StageFailed(f"{stage} exited with {code} in {workspace}")
-    return code

@@ -39,11 +39,20 @@ def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any])
         table = table.assign(n=n)
     common = {"mode": identity["mode"], "sigma": identity["sigma"], "images": len(table), "n": n}
     common |= {"mean_n": float(table["n"].mean()), "failure_prob": identity["failure_prob"]}
+    common["largest_radius"] = largest_radius_of(identity)
     if identity["mode"] == "sequential":
         own = preset_radii_metrics(table, identity["radii"])
     else:
         own = reference_metrics(table, radii, identity)
     return common | own | {"p_lower_quantiles": p_lower_quantiles(table)}
+
+
+def largest_radius_of(identity: dict[str, Any]) -> float:
+    """No row of the table can have a larger radius, however good the model: what n samples certify at most where all
+    of them agree, or the largest of the preset radii."""
+    if identity["mode"] == "sequential":
+        return float(max(identity["radii"]))
+    return largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
 
 
 def reference_metrics(table: pd.DataFrame, radii: list[float], identity: dict[str, Any]) -> dict[str, Any]:
@@ -52,11 +61,10 @@ def reference_metrics(table: pd.DataFrame, radii: list[float], identity: dict[st
     al. 2024). `stopped_early` is the share of images that early abstention spared samples: their p_lower is 0."""
     scores = certified_radii(table)
     shares = table["label"].value_counts(normalize=True)
-    largest = largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
     return {
         "acr": float(scores.mean()),
         "acr_standard_error": float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None,
-        "constant_classifier_acr": float(shares.max() * largest),
+        "constant_classifier_acr": float(shares.max() * largest_radius_of(identity)),
         "clean_accuracy": float(is_correct(table).mean()),
         "abstention": float((table["predict"] == ABSTAIN).mean()),
         "stopped_early": float((table["n"] < identity["n"]).mean()),
@@ -89,10 +97,20 @@ def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:
     return {"value": float(hits.mean()), "low": float(low), "high": float(high)}
 
 
-def curve(table: pd.DataFrame, sigma: float, points: int = 200) -> pd.DataFrame:
-    """Certified accuracy over radii from 0 to just past the largest: columns sigma, radius, certified_accuracy."""
-    scores = certified_radii(table)
-    radii = np.linspace(0, 1.02 * max(float(scores.max()), 1e-3), points).round(6)  # rounded before counting
+def curve(table: pd.DataFrame, sigma: float, ceiling: float, points: int = 200) -> pd.DataFrame:
+    """Certified accuracy over radii from 0 to just past the largest, and never past the ceiling.
+
+    Beyond the ceiling nothing was asked of the model: a fall to zero there would look like its failure.
+
+    Args:
+        ceiling: the largest radius that a row of the table can have; see `largest_radius_of`.
+
+    Returns:
+        Columns sigma, radius, certified_accuracy, and largest_radius, the ceiling.
+    """
+    end = min(1.02 * max(float(certified_radii(table).max()), 1e-3), ceiling)
+    radii = np.floor(np.linspace(0, end, points) * 1e6) / 1e6  # rounded before counting, and down: the end is reached
     right = is_correct(table).to_numpy()
     accuracy = [(right & (table["radius"].to_numpy() >= radius)).mean() for radius in radii]
-    return pd.DataFrame({"sigma": sigma, "radius": radii, "certified_accuracy": np.round(accuracy, 6)})
+    columns = {"sigma": sigma, "radius": radii, "certified_accuracy": np.round(accuracy, 6)}
+    return pd.DataFrame(columns | {"largest_radius": round(ceiling, 6)})

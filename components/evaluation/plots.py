@@ -1,24 +1,27 @@
 """Certified accuracy over the radius, all noise levels in one plot, rendered without a browser or a network."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from components.tools.files import write_text
 
-def certified_accuracy_spec(curves: pd.DataFrame, template: Path) -> dict[str, Any]:
+
+def certified_accuracy_spec(curves: pd.DataFrame, template: Path, title: str = "Certified accuracy") -> dict[str, Any]:
     """The Vega-Lite spec that `dvc plots show` draws, from the same template, with the data filled in."""
-    spec = json.loads(template.read_text())
+    spec = json.loads(template.read_text(encoding="utf-8"))
     spec["data"] = {"values": curves.to_dict("records")}
     anchors = {
-        "<DVC_METRIC_TITLE>": "Certified accuracy",
+        "<DVC_METRIC_TITLE>": title,
         "<DVC_METRIC_X>": "radius",
         "<DVC_METRIC_Y>": "certified_accuracy",
         "<DVC_METRIC_X_LABEL>": "L2 radius",
         "<DVC_METRIC_Y_LABEL>": "Certified accuracy",
     }
-    del spec["encoding"]["strokeDash"]  # tells revisions apart, of which there is one here
+    del spec["layer"][0]["encoding"]["strokeDash"]  # tells revisions apart, of which there is one here
     filled: dict[str, Any] = _replace_anchors(spec, anchors)
     return filled
 
@@ -32,11 +35,13 @@ def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:
 
 
 def render(spec: dict[str, Any], png: Path, html: Path) -> None:
-    """Write the plot as PNG and as one self-contained HTML page."""
+    """Write the plot as PNG and as one self-contained HTML page, which is titled as the plot."""
     import vl_convert
 
     render_png(spec, png)
-    html.write_text(vl_convert.vegalite_to_html(spec, bundle=True))
+    title = f"<title>{escape(spec['title']['text'])}</title>"
+    page = vl_convert.vegalite_to_html(spec, bundle=True)
+    write_text(html, page.replace("<title>Chart</title>", title, 1))
 
 
 def render_png(spec: dict[str, Any], png: Path) -> None:

@@ -45,7 +45,7 @@ def refuse_other_files_than_registered(folder: Path) -> Origin:
     """
     for root in folder.parents:
         if (root / VERSION_FILE).exists():
-            named = yaml.safe_load((root / VERSION_FILE).read_text())
+            named = yaml.safe_load((root / VERSION_FILE).read_text(encoding="utf-8"))
             version = find_version(f"models:/{named['model_name']}/{named['model_version']}")
             refuse_other_files(folder, version)
             return Origin(version.name, str(version.version))

@@ -26,11 +26,3 @@ def use_device(threads: int) -> torch.device:
 def available_cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16; elsewhere it is emulated, and slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from benchmarks.published.compare import compare
-from benchmarks.published.page import departures, flat, not_yet_run, rankings, write_page
+from benchmarks.published.page import departures, draw, flat, load, not_yet_run, rankings, trained_on, write_page
 from benchmarks.published.runs import Plan, scaled
 from components.certification.table import display_radius
 from components.params import ParamsError
@@ -71,16 +71,46 @@ def test_the_page_names_every_departure_and_both_rankings():
     for words in ("`train.epochs` 9 instead of 90", "`certify.every` 20 instead of 1", "`train.decay_every` 3"):
         assert words in line
     assert "seed" not in line
+    assert "training images" not in line, "older runs do not say how many they had"
+    cut = runs.assign(train_images=[60_000, 10_000])
+    assert "10,000 training images instead of 60,000" in departures("mnist", cut)[0]
+    assert "training images" not in departures("mnist", cut[:1])[0]
     published = pd.read_csv(ROOT / "results/published.csv")
     missing = not_yet_run(runs.assign(recipe="mnist"), published)
     assert "smoothmix at σ 0.25, 0.5, 1" in missing
     whole = [flat(Plan(ROOT / "recipes/mnist.yaml", ROOT, None, {}, None, None).params("smoothmix", ["0.5"]))]
+    missing = not_yet_run(runs.iloc[1:].assign(recipe="mnist", params=whole, train_images=10_000), published)
+    assert "smoothmix at σ 0.25, 0.5, 1" in missing, "a run on fewer images is not one by the whole recipe"
     missing = not_yet_run(runs.iloc[1:].assign(recipe="mnist", params=whole), published)
     assert "- mnist: smoothmix at σ 0.25, 1; gaussian at σ 0.25, 0.5, 1" in missing
     assert (
         "here smoothmix > gaussian; published smoothmix > gaussian (rank correlation 1.00)"
         in rankings(runs, "mnist", published)[0]
     )
+
+
+def test_a_picture_is_drawn_anew_only_where_it_would_show_something_else(tmp_path):
+    runs, points = load(ROOT / "results/digits"), pd.read_csv(ROOT / "results/published_curves.csv")
+    draw(tmp_path, runs[:1], points[:0])
+    picture = tmp_path / "certified_accuracy.png"
+    first = picture.stat()
+    draw(tmp_path, runs[:1], points[:0])
+    assert picture.stat().st_mtime_ns == first.st_mtime_ns, "nothing has changed"
+    draw(tmp_path, runs[1:2], points[:0])
+    assert picture.stat().st_mtime_ns > first.st_mtime_ns
+
+
+def test_the_kept_page_and_pictures_are_those_that_the_kept_runs_give(tmp_path):
+    kept = shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.safetensors"))
+    times = {picture: picture.stat().st_mtime_ns for picture in kept.rglob("*.png")}
+    write_page(kept)
+    assert (kept / "README.md").read_text(encoding="utf-8") == (ROOT / "results/README.md").read_text(encoding="utf-8")
+    assert {picture: picture.stat().st_mtime_ns for picture in kept.rglob("*.png")} == times
+
+
+def test_the_table_shows_how_many_images_a_run_was_trained_on():
+    assert trained_on({"train_images": 10_000.0}) == "10,000"
+    assert trained_on({"train_images": float("nan")}) == trained_on({}) == "?"
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):
@@ -152,7 +182,7 @@ def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
     )
     assert (other.returncode, "data prepared by other parameters" in other.stderr) == (1, True)
     facts = json.loads((whole / "run.json").read_text())
-    assert {"recipe", "seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
+    assert {"recipe", "train_images", "seconds", "certified_samples_per_s", "git_commit", "processor"} <= set(facts)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from scipy import stats
 
 from components.certification import table
 from components.certification.bounds import largest_radius
-from components.evaluation.metrics import certified_accuracy, certified_radii, curve, summarize
+from components.evaluation.metrics import certified_accuracy, certified_radii, curve, largest_radius_of, summarize
 from components.evaluation.paired import paired_acr_difference
 
 
@@ -72,7 +72,7 @@ def test_one_image_has_no_standard_error():
 
 
 def test_the_curve_falls_from_clean_accuracy_to_zero_past_the_largest_radius():
-    points = curve(tiny(), 0.5)
+    points = curve(tiny(), 0.5, ceiling=3.0)
     assert (points["sigma"] == 0.5).all()
     assert points["certified_accuracy"].is_monotonic_decreasing
     assert (points["radius"].iloc[0], points["certified_accuracy"].iloc[0]) == (0.0, 0.6)
@@ -80,12 +80,26 @@ def test_the_curve_falls_from_clean_accuracy_to_zero_past_the_largest_radius():
     assert points["certified_accuracy"].iloc[-1] == 0.0
 
 
+def test_the_curve_ends_at_the_ceiling_without_a_fall():
+    ceiling = largest_radius(1000, 0.001, 0.5)
+    rows = tiny(predict=(0, 0, 0, 1, 1), radius=[0.1, 0.3, ceiling, ceiling, ceiling])
+    points = curve(rows, 0.5, ceiling)
+    assert points["radius"].iloc[-1] == pytest.approx(ceiling, abs=1e-6)
+    assert points["certified_accuracy"].iloc[-1] == 0.6, "the images that got all that n samples can give"
+    assert points["largest_radius"].unique() == pytest.approx([ceiling], abs=1e-6)
+
+
+def test_the_ceiling_is_that_of_n_or_the_largest_preset_radius(summary):
+    assert summary["largest_radius"] == largest_radius(1000, 0.001, 0.5)
+    assert largest_radius_of(identity(1000) | {"mode": "sequential", "radii": [0.25, 0.5]}) == 0.5
+
+
 def test_the_curve_never_says_more_than_the_table_at_its_written_radii():
     largest = 0.987654321
     between = np.linspace(0, 1.02 * largest, 200)  # where rounding a point up would pass an image's radius
     for first in range(0, 180, 9):
         rows = tiny(predict=(0, 0, 0, 1, 1), radius=[largest, *between[first : first + 4]])
-        points = curve(rows, 0.5)
+        points = curve(rows, 0.5, ceiling=2.0)
         expected = [(rows["radius"] >= radius).mean() for radius in points["radius"]]
         assert points["certified_accuracy"].tolist() == pytest.approx(expected)
 

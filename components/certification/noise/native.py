@@ -47,7 +47,7 @@ def _build() -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise RuntimeError("no C++ compiler; install g++, or name one in CXX")
-    key = hash_value([SOURCE.read_text(), FLAGS, compiler, platform.machine(), _cpu_features()])
+    key = hash_value([SOURCE.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
     path = cache_folder() / f"noise-{key[:16]}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -68,7 +68,7 @@ def _supported_flags() -> list[str]:
 def _cpu_features() -> str:
     """What -march=native depends on, so that a home folder shared by different machines is safe."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))

@@ -1,0 +1,56 @@
+"""The workspaces that benchmarks run stages in."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import methods
+from benchmarks.workspace import DATA, read_params, run_in, share_data, write_params
+from pipelines.cli import DONE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return yaml.safe_load((ROOT / "recipes/digits.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, raw):
+    """A folder beside which workspaces share its data."""
+    out = tmp_path_factory.mktemp("out")
+    write_params(out / "first", raw)
+    share_data(out / "first", out / "prepared", raw)
+    return out
+
+
+def test_data_is_prepared_once_and_seen_by_all(prepared, raw):
+    before = (prepared / "prepared" / DATA / "prepared/description.json").stat().st_mtime_ns
+    share_data(prepared / "second", prepared / "prepared", raw)
+    for name in ("first", "second"):
+        assert (prepared / name / DATA / "prepared/description.json").stat().st_mtime_ns == before
+    assert read_params(prepared / "first") == raw
+
+
+def test_data_of_other_parameters_is_refused(prepared, raw):
+    with pytest.raises(ValueError, match="prepared by other parameters"):
+        share_data(prepared / "third", prepared / "prepared", raw | {"seed": 5})
+
+
+def test_a_stage_keeps_its_state_in_the_workspace_and_asks_no_tracking_server(prepared, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    assert run_in(prepared / "first", "validate") == DONE
+    assert (prepared / "first" / DATA / "validation.json").exists()
+    with pytest.raises(ValueError, match="train exited with 2"):
+        run_in(prepared / "first", "train", "--sigma", "0.7")
+
+
+@pytest.mark.slow
+def test_methods_are_trained_and_certified_on_the_same_images(raw):
+    raw["train"]["epochs"] = raw["train"]["warmup_epochs"] = 1
+    raw["certify"] |= {"n": 100, "every": 50}
+    raw["noise_levels"] = {"0.5": {}}
+    tables = methods.certified_tables(raw, ["smoothmix", "gaussian"])
+    assert list(tables["smoothmix"][0.5]["idx"]) == list(tables["gaussian"][0.5]["idx"])
