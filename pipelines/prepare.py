@@ -1,6 +1,13 @@
-"""Prepare the data: read the source, check its pixels, enlarge, split, describe. A failure leaves the earlier data."""
+"""Prepare the data: read the source, check its pixels, enlarge, split, describe.
 
-from components.data.prepared import prepare, save_description, save_split
+Data is replaced whole: a failure leaves what is there. Under DVC nothing is there, as DVC removes a stage's outputs
+before it runs its command; it has the earlier data in its cache.
+"""
+
+import os
+from pathlib import Path
+
+from components.data.prepared import Description, prepare, save_description, save_split
 from components.data.sources import SOURCES
 from components.params import Params
 from components.tools.files import replaced
@@ -9,6 +16,15 @@ from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:
+    try:
+        description = prepare_and_save(params)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}{how_to_get_earlier_data()}") from None
+    tests = "1 test image" if description.test_images == 1 else f"{description.test_images} test images"
+    print(f"prepared {description.train_images} training and {tests} from {description.origin}")
+
+
+def prepare_and_save(params: Params) -> Description:
     settings = params.prepare
     train, test, description = prepare(
         SOURCES[settings.source](settings, artifacts.source_root(settings.root)),
@@ -17,16 +33,25 @@ def run(params: Params) -> None:
         enlarge=settings.enlarge,
         seed=params.seed,
     )
-    with replaced(artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION) as (
-        to_train,
-        to_test,
-        to_description,
-    ):
-        save_split(train, to_train)
-        save_split(test, to_test)
-        save_description(description, to_description)
-    counts = f"{description.train_images} training and {description.test_images} test images"
-    print(f"prepared {counts} from {description.origin}")
+    paths = (artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION)
+    try:
+        with replaced(*paths) as (to_train, to_test, to_description):
+            save_split(train, to_train)
+            save_split(test, to_test)
+            save_description(description, to_description)
+    except OSError as error:
+        folder = artifacts.DESCRIPTION.parent.absolute()
+        raise ValueError(f"{folder} cannot be written ({error.strerror or error}): make room or give access") from None
+    return description
+
+
+def how_to_get_earlier_data() -> str:
+    """The command, where DVC runs this and has removed data of an earlier run."""
+    lock = Path("dvc.lock")
+    if "DVC_STAGE" not in os.environ or not lock.exists():
+        return ""
+    had_data = str(artifacts.DESCRIPTION) in lock.read_text(encoding="utf-8")
+    return f"; DVC removed the earlier data: `dvc checkout prepare` in {Path.cwd()} brings it back" if had_data else ""
 
 
 if __name__ == "__main__":

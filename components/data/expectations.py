@@ -18,6 +18,10 @@ from components.data.manifest import Manifest
 from components.data.prepared import Description, Split
 
 NAMED_ROWS = 10
+TWIN_IN_TRAIN, TWIN_OF_ANOTHER_LABEL = "twin_in_train", "twin_of_another_label"
+"""Columns that name, for an image, the row of an equal one."""
+PUBLISHED = ("mnist", "cifar10", "imagenet")
+"""Sources that are the same for all who use them: labels that contradict each other are part of every result."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,16 @@ class Rule:
     expectation: str
     column: str
     arguments: dict[str, Any]
+    stops: bool = True
+    """Whether data that breaks it is not fit for training, or the rows are only named."""
 
 
 @dataclass(frozen=True)
 class Broken:
     says: str
     rows: list[str]
-    """Every offending row, such as 'train 17'."""
+    """Every offending row, such as 'train 17', or 'train 17 (cats/3.jpg)' where it is a file's."""
+    stops: bool = True
 
     def __str__(self) -> str:
         more = f", ... ({len(self.rows)} in all)" if len(self.rows) > NAMED_ROWS else ""
@@ -51,7 +58,14 @@ def label_rules(description: Description) -> list[Rule]:
             "label",
             {"value_set": labels},
         ),
-        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", "twin_in_train", {}),
+        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", TWIN_IN_TRAIN, {}),
+        Rule(
+            "image that is also there with another label",
+            "ExpectColumnValuesToBeNull",
+            TWIN_OF_ANOTHER_LABEL,
+            {},
+            stops=description.source not in PUBLISHED,
+        ),
     ]
 
 
@@ -88,7 +102,10 @@ def split_rules() -> list[Rule]:
 
 
 def describe_images(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
-    """One row per image or label, whichever there are more of; indexed by names such as 'train 17'."""
+    """One row per image or label, whichever there are more of; indexed by names such as 'train 17 (cats/3.jpg)'.
+
+    Of equal images with several labels, those that have not the first one's contradict it.
+    """
     frames = [
         _describe_manifest(name, split)
         if isinstance(split, Manifest)
@@ -98,7 +115,10 @@ def describe_images(splits: dict[str, Split | Manifest], description: Descriptio
     frame = pd.concat([frame for frame in frames if len(frame)]).set_index("row", drop=False)
     train = frame[(frame["split"] == "train") & frame["has_image"]]
     first_in_train = train.drop_duplicates("digest").set_index("digest")["row"]
-    frame["twin_in_train"] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
+    frame[TWIN_IN_TRAIN] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
+    first = frame.dropna(subset=["digest", "label"]).drop_duplicates("digest").set_index("digest")
+    contradicts = frame["label"].notna() & (frame["label"] != frame["digest"].map(first["label"]))
+    frame[TWIN_OF_ANOTHER_LABEL] = frame["digest"].map(first["row"]).where(contradicts)
     return frame
 
 
@@ -119,7 +139,7 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
         image = split.images[i] if i < len(split.images) else None
         label = split.labels[i] if i < len(split.labels) else None
         yield {
-            "row": f"{name} {i}",
+            "row": f"{name} {i}" + (f" ({split.paths[i]})" if split.paths and i < len(split.paths) else ""),
             "split": name,
             "label": None if label is None else float(label),
             "has_image": image is not None,
@@ -148,13 +168,14 @@ def describe_classes(splits: dict[str, Split | Manifest], description: Descripti
     return pd.DataFrame(rows).set_index("row", drop=False)
 
 
-def check(
+def check_expectations(
     splits: dict[str, Split | Manifest], description: Description, *, min_class_share: float
 ) -> tuple[list[Broken], dict[str, Any]]:
     """Run every rule.
 
     Returns:
-        What is broken, empty when all is well, and a report of all rules as plain values.
+        What is broken, empty when all is well, and a report of all rules as plain values, in which `success` is that
+        nothing is broken which stops the pipeline.
     """
     files = any(isinstance(split, Manifest) for split in splits.values())
     image_rules = label_rules(description) + ([] if files else pixel_rules(description))
@@ -166,10 +187,14 @@ def check(
     broken, report = [], []
     for frame, rules in frames:
         for rule, rows in zip(rules, _run_rules(frame, rules), strict=True):
+            if rule.column in (TWIN_IN_TRAIN, TWIN_OF_ANOTHER_LABEL):
+                twins = frame[rule.column]
+                rows = [f"{row} = {twins[row]}" for row in rows]
             if rows:
-                broken.append(Broken(rule.says, rows))
+                broken.append(Broken(rule.says, rows, rule.stops))
             report.append({"rule": rule.says, "column": rule.column, "checked": len(frame), "broken": rows})
-    return broken, {"success": not broken, "data_sha256": description.sha256, "rules": report}
+    fit = not any(item.stops for item in broken)
+    return broken, {"success": fit, "data_sha256": description.sha256, "rules": report}
 
 
 def _run_rules(frame: pd.DataFrame, rules: list[Rule]) -> list[list[str]]:

@@ -15,62 +15,81 @@ MAX_ASPECT = 100
 """Longer side over shorter side; the shorter side decides the size of the whole resized image."""
 
 
-class PictureError(ValueError):
+class ImageFileError(ValueError):
     """A file that cannot be used as an image; says why, not which."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises PictureError when the file is missing, unreadable, empty, too large or no plain file."""
+    """Raises ImageFileError when the file is missing, unreadable, empty, too large or no plain file."""
     try:
         if not path.is_file():
-            raise PictureError("not a plain file" if path.exists() else "no such file")
+            raise ImageFileError("not a plain file" if path.exists() else "no such file")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise PictureError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+            raise ImageFileError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
         data = path.read_bytes()
     except OSError as error:
-        raise PictureError(f"cannot be read: {error.strerror}") from None
+        raise ImageFileError(f"cannot be read: {error.strerror}") from None
     if not data:
-        raise PictureError("empty file")
+        raise ImageFileError("empty file")
     return data
 
 
 def decode(data: bytes, channels: int) -> Any:
     """An image file's first frame, upright, as a PIL image of 8 bits: grey for one channel, RGB for three.
 
-    Grey of 16 bits is scaled, so that 65535 becomes 255; transparency is dropped.
+    Grey of 16 bits is scaled, so that 65535 becomes 255. Where an image is transparent, white shows through, whatever
+    colour the file hides there: of a shape that is drawn in the transparency alone, the shape stays.
 
     Raises:
-        PictureError: no image of a known format, cut short, spoilt, or unreasonably large.
+        ImageFileError: no image of a known format, cut short, spoilt, or unreasonably large.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         image: Any = Image.open(BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise PictureError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS} in all")
+            raise ImageFileError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS} in all")
         if max(image.size) > MAX_ASPECT * min(image.size):
-            raise PictureError(f"{image.width}x{image.height} pixels, more than {MAX_ASPECT} times as long as wide")
-        image = _to_8_bits(ImageOps.exif_transpose(image))
+            raise ImageFileError(f"{image.width}x{image.height} pixels, more than {MAX_ASPECT} times as long as wide")
+        image = _to_8_bits(_on_white(ImageOps.exif_transpose(image)))
         return image.convert("L" if channels == 1 else "RGB")
-    except PictureError:
+    except ImageFileError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+        raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # spoilt bytes raise nearly anything in the library's decoders
-        raise PictureError(" ".join(f"{error}".split()) or type(error).__name__) from None
+        raise ImageFileError(" ".join(f"{error}".split()) or type(error).__name__) from None
+
+
+def _on_white(image: Any) -> Any:
+    """The image as it is where nothing is transparent."""
+    from PIL import Image
+
+    if not image.has_transparency_data or image.mode.startswith("I"):
+        return image
+    key = image.info.get("transparency")
+    if isinstance(key, tuple):  # a colour, of as many bits as the file's; the library has read 16 as their upper 8
+        image.info["transparency"] = tuple(value >> 8 if max(key) > 255 else value for value in key)
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema()[0] == 255:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def _to_8_bits(image: Any) -> Any:
     from PIL import Image
 
     if image.mode == "F":
-        raise PictureError("floating-point pixels: convert it to 8 or 16 bits")
+        raise ImageFileError("floating-point pixels: convert it to 8 or 16 bits")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise PictureError("pixels outside 16 bits")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        raise ImageFileError("pixels outside 16 bits")
+    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    if image.has_transparency_data:  # one value of 16 bits stands for it
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
 
 
 def resize_and_crop(image: Any, shorter_side: int, crop: int) -> Any:

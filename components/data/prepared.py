@@ -6,6 +6,7 @@ too large for memory stay the files they are, and a split is a manifest of them.
 
 import hashlib
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from components.data.manifest import Manifest, load_manifest
 from components.data.sources.source import FileSource, Source
 from components.tools.files import read_record, write_json
 from components.tools.hashing import hash_value
+
+PATHS = "paths.txt"
+"""Beside a split's arrays, where its images come from files: one path a line."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Split:
     """uint8 (N, C, H, W)."""
     labels: np.ndarray
     """int64 (N,)."""
+    paths: list[str] | None = None
+    """The images' files in the source, for people; None where they have none. No part of the split's identity."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,16 +87,19 @@ def prepare(
     images, labels = whole_pixels(source.images, source.max_value, name), source.labels.astype(np.int64)
     if source.test:
         test_images, test_labels = source.test
-        train = Split(_enlarged(images, enlarge), labels)
+        train = Split(_enlarged(images, enlarge), labels, source.paths)
         test = Split(
             _enlarged(whole_pixels(test_images, source.max_value, f"{name} (test)"), enlarge),
             test_labels.astype(np.int64),
+            source.test_paths,
         )
     else:
         assert test_share, "a source without a test split is split"
         is_test = draw_test_images(labels, test_share, seed)
-        train = Split(_enlarged(images[~is_test], enlarge), labels[~is_test])
-        test = Split(_enlarged(images[is_test], enlarge), labels[is_test])
+        train, test = (
+            Split(_enlarged(images[chosen], enlarge), labels[chosen], _chosen(source.paths, chosen))
+            for chosen in (~is_test, is_test)
+        )
     return train, test, _describe(source, name, train, test, list(train.images.shape[1:]), source.max_value)
 
 
@@ -121,11 +130,11 @@ def whole_pixels(pixels: np.ndarray, max_value: int, name: str) -> np.ndarray:
     """The same numbers as uint8."""
     if pixels.dtype != np.uint8:
         rows = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
-        _refuse(rows, f"{name}: pixels that are not finite")
+        _raise_for_rows(rows, f"{name}: pixels that are not finite")
         rows = np.flatnonzero(~((pixels == np.round(pixels)) & (pixels >= 0)).all(axis=(1, 2, 3)))
-        _refuse(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
+        _raise_for_rows(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
     rows = np.flatnonzero((pixels > max_value).any(axis=(1, 2, 3)))
-    _refuse(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
+    _raise_for_rows(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
@@ -139,12 +148,16 @@ def draw_test_images(labels: np.ndarray, test_share: float, seed: int) -> np.nda
     return is_test
 
 
+def _chosen(paths: list[str] | None, chosen: np.ndarray) -> list[str] | None:
+    return None if paths is None else list(compress(paths, chosen))
+
+
 def _enlarged(images: np.ndarray, enlarge: int | None) -> np.ndarray:
     """Each pixel as a square of side `enlarge`."""
     return images.repeat(enlarge, axis=2).repeat(enlarge, axis=3) if enlarge and enlarge > 1 else images
 
 
-def _refuse(rows: np.ndarray, what: str) -> None:
+def _raise_for_rows(rows: np.ndarray, what: str) -> None:
     if len(rows):
         some = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
         raise ValueError(f"{what} in {len(rows)} image(s), rows {some}: mend or remove them in the source")
@@ -156,17 +169,35 @@ def save_split(split: Split | Manifest, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", split.images)
     np.save(folder / "labels.npy", split.labels)
+    if split.paths is not None:
+        text = "".join(f"{path}\n" for path in split.paths)
+        (folder / PATHS).write_text(text, encoding="utf-8", newline="\n")
 
 
 def load_split(folder: Path) -> Split:
-    """Raises ValueError when an array is missing, torn or not an array."""
+    """Raises ValueError when an array is missing, torn or not an array, or the list of the images' files is spoilt."""
     arrays = []
     for name in ("images.npy", "labels.npy"):
         try:
             arrays.append(np.load(folder / name, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{folder / name} cannot be read ({error}): run the prepare stage again") from None
-    return Split(*arrays)
+    images, labels = arrays
+    split = Split(images, labels, _load_paths(folder / PATHS))
+    if split.paths is not None and len(split.paths) != len(split):
+        raise ValueError(
+            f"{folder / PATHS} names {len(split.paths)} files for {len(split)} images: run the prepare stage again"
+        )
+    return split
+
+
+def _load_paths(path: Path) -> list[str] | None:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): run the prepare stage again") from None
 
 
 def load_split_or_manifest(folder: Path) -> Split | Manifest:

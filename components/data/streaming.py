@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from components.data import image_files
-from components.data.image_files import PictureError
+from components.data.image_files import ImageFileError
 from components.data.manifest import Manifest
 from components.data.prepared import Split, load_split_or_manifest
 from components.tools.hashing import derive_seed
@@ -89,9 +89,9 @@ class FileSplit:
         try:
             data = image_files.read_bytes(path)
             if hashlib.sha256(data).hexdigest() != self.manifest.hashes[i]:
-                raise PictureError("not the file that was prepared")
+                raise ImageFileError("not the file that was prepared")
             return image_files.decode(data, channels=3)
-        except PictureError as error:
+        except ImageFileError as error:
             raise ValueError(f"{path}: {error}: {remedy}") from None
 
 
@@ -127,20 +127,6 @@ class TrainingView(Dataset[tuple[Tensor, int]]):
         """uint8 (3, 224, 224) and its label."""
         image = self.split.training_image(i, seed=self.seed, epoch=self.epoch)
         return torch.from_numpy(image), int(self.split.labels[i])
-
-
-@dataclass(frozen=True)
-class CentralView(Dataset[tuple[Tensor, int]]):
-    """Image and label by number as they are certified, of either kind of split."""
-
-    split: Split | FileSplit
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """uint8 (C, H, W) and its label."""
-        return torch.from_numpy(self.split.image(i)), int(self.split.labels[i])
 
 
 def draw_crop(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:

@@ -1,22 +1,48 @@
 """Whether the files of a source may have changed, without reading them."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.data.sources.visible import visible
 from components.tools.hashing import hash_value
 
 
 def fingerprint(root: Path) -> str:
     """SHA-256 over names, sizes and times of change of an archive, or of all files under a folder.
 
-    Equal when nothing was added, removed or written; also defined where there is nothing.
+    Equal when nothing was added, removed or written; also defined where there is nothing. What the prepare stage skips
+    is skipped.
     """
-    paths = [root] if root.is_file() else sorted(_files(root))
-    facts = [(path, path.stat()) for path in paths]
-    return hash_value([(str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns) for path, stat in facts])
+    return hash_value([_facts(root, ".")] if root.is_file() else list(_walk(root)))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(parent, name) for name in names)
+def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
+    """The facts of all files and folders under a folder.
+
+    Links are followed, as the prepare stage does, and each folder is entered once, however many links lead to it.
+    """
+    entered, waiting = set(), [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = folder.stat()
+            entries = list(visible(folder))
+        except OSError:  # missing or not to be read: the prepare stage says so
+            continue
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            path = Path(entry.path)
+            yield _facts(path, str(path.relative_to(root)))
+            if path.is_dir():
+                waiting.append(path)
+
+
+def _facts(path: Path, name: str) -> tuple[str, int, int]:
+    """Name, size and time of change; of a folder, and of a link that leads nowhere, the name alone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return name, -1, -1
+    return (name, -1, 0) if path.is_dir() else (name, status.st_size, status.st_mtime_ns)

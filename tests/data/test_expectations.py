@@ -1,9 +1,11 @@
 """Broken data is found and its rows are named. Several kinds of damage share one check: each check takes a while."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from components.data.expectations import Broken, check
+from components.data.expectations import Broken, check_expectations
 from components.data.prepared import Split, prepare
 from components.data.sources import Source, digits
 
@@ -20,18 +22,18 @@ def prepared():
 def broken_rows(prepared, train=None, test=None):
     """What is broken, by rule, and the report."""
     splits = {"train": train or prepared[0], "test": test or prepared[1]}
-    broken, report = check(splits, prepared[2], min_class_share=0.5)
+    broken, report = check_expectations(splits, prepared[2], min_class_share=0.5)
     assert report["success"] == (not broken)
     return {item.says: item.rows for item in broken}
 
 
 def test_clean_digits_pass_and_the_report_lists_every_rule(prepared):
     train, test, description = prepared
-    broken, report = check({"train": train, "test": test}, description, min_class_share=0.5)
+    broken, report = check_expectations({"train": train, "test": test}, description, min_class_share=0.5)
     assert broken == []
     assert report["success"] is True
     assert report["data_sha256"] == description.sha256
-    assert len(report["rules"]) == 10
+    assert len(report["rules"]) == 11
     assert {rule["checked"] for rule in report["rules"]} == {60, 20, 2}
 
 
@@ -50,9 +52,42 @@ def test_damaged_images_and_labels_are_named(prepared):
         "constant image": ["train 5"],
         "image without a label": ["train 7"],
         "label outside the classes 0 to 9": ["train 11", "train 15", "train 19"],
-        "test image that is also in train": ["test 4"],
+        "test image that is also in train": ["test 4 = train 30"],
+        "image that is also there with another label": ["test 4 = train 30"],
         "class with less than 0.5 of a balanced share": ["test class 6"],
     }
+
+
+def test_images_that_come_from_files_are_named_by_file_and_so_are_their_twins(prepared):
+    train, test, _ = prepared
+    names = [[f"{part}/{label}/{i}.png" for i, label in enumerate(s.labels)] for part, s in (("a", train), ("b", test))]
+    images, test_images = train.images.copy(), test.images.copy()
+    images[6] = 3
+    images[[9, 13]] = images[8]  # 8 and 9 of class 2, 13 of class 3
+    test_images[5] = images[8]  # of class 2 again
+    test_images[19] = images[8]  # of class 9
+    found = broken_rows(prepared, Split(images, train.labels, names[0]), Split(test_images, test.labels, names[1]))
+    assert found == {
+        "constant image": ["train 6 (a/1/6.png)"],
+        "test image that is also in train": [
+            "test 5 (b/2/5.png) = train 8 (a/2/8.png)",
+            "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
+        ],
+        "image that is also there with another label": [
+            "train 13 (a/3/13.png) = train 8 (a/2/8.png)",
+            "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
+        ],
+    }
+
+
+def test_labels_that_contradict_each_other_in_a_published_set_are_named_and_stop_nothing(prepared):
+    train, test, description = prepared
+    images = train.images.copy()
+    images[39] = images[0]
+    splits = {"train": Split(images, train.labels), "test": test}
+    broken, report = check_expectations(splits, replace(description, source="cifar10"), min_class_share=0.5)
+    assert [str(item) for item in broken] == ["image that is also there with another label: train 39 = train 0"]
+    assert report["success"]
 
 
 def test_arrays_of_the_wrong_form_are_named(prepared):

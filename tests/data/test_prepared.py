@@ -151,6 +151,31 @@ def test_what_is_saved_is_loaded(tmp_path, prepared):
     assert load_description(tmp_path / "description.json") == description
 
 
+def test_the_files_of_images_travel_with_them_and_change_no_identity(tmp_path, source, prepared):
+    names = [f"{label}/{i} \u2028é.png" for i, label in enumerate(source.labels)]
+    train, test, description = prepare(replace(source, paths=names), "digits", test_share=0.25, enlarge=2, seed=0)
+    assert description == prepared[2]
+    assert sorted([*train.paths, *test.paths]) == sorted(names)
+    for split in (train, test):
+        assert [int(path.split("/")[0]) for path in split.paths] == split.labels.tolist()
+    save_split(test, tmp_path)
+    assert load_split(tmp_path).paths == test.paths
+    (tmp_path / "paths.txt").write_text("a.png\n")
+    with pytest.raises(ValueError, match=r"paths.txt names 1 files for 450 images: run the prepare stage again"):
+        load_split(tmp_path)
+
+
+def test_images_without_files_are_saved_as_two_arrays_alone(tmp_path, prepared):
+    save_split(prepared[1], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "labels.npy"]
+    assert load_split(tmp_path).paths is None
+
+
+def test_the_digits_are_those_of_earlier_results(prepared):
+    assert prepared[2].train_sha256 == "3d3da29edd86ad71d17fa153d0f8e884926a3e37f27693081b00507de7e6d5d1"
+    assert prepared[2].test_sha256 == "4ecbd983af77cd6d285845b436b9f5248ac782ea339242aacd9126412f000ef1"
+
+
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
 @pytest.mark.parametrize("keep", [0, 40, 1000])
 def test_a_torn_array_is_refused_by_name(tmp_path, prepared, name, keep):

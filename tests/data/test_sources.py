@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from components import params
 from components.data.prepared import prepare
-from components.data.sources import FileSource, cifar10, image_folder, imagenet, mnist
+from components.data.sources import FileSource, cifar10, class_folders, image_folder, imagenet, mnist
 from components.data.sources import archive as archive_module
 from components.params import Prepare
 from pipelines import artifacts
@@ -319,7 +319,7 @@ def test_all_that_is_wrong_is_said_at_once_and_long_lists_are_cut_short(pets):
         "cat/broken link.jpg (no such file)",
         "cat/kittens (not a plain file)",
         "cat/pipe.jpg (not a plain file)",
-        r"'cat/two\nlines.jpg' (a name with characters",
+        r"'cat/two\nlines.jpg' (a name with a line break or another control character",
     ):
         assert said in str(refusal.value)
     for i in range(9):
@@ -343,8 +343,7 @@ def test_classes_must_be_at_least_two_and_the_same_in_both_splits(pets, tmp_path
 
 
 def test_more_images_than_memory_holds_are_refused_with_the_remedy(pets, monkeypatch):
-    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 3 * 12 * 3 * 16 * 16 - 1}
-    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(class_folders, "usable_memory", lambda: 3 * 12 * 3 * 16 * 16 - 1)
     with pytest.raises(ValueError, match=r"12 images of 768 bytes .* lower prepare.image_size"):
         read(pets)
 
@@ -490,8 +489,10 @@ def test_a_failure_leaves_the_earlier_data_and_nothing_else(recipe, pets, tmp_pa
         "prepared/description.json",
         "prepared/test/images.npy",
         "prepared/test/labels.npy",
+        "prepared/test/paths.txt",
         "prepared/train/images.npy",
         "prepared/train/labels.npy",
+        "prepared/train/paths.txt",
     ]
     (pets / "dog/1.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"dog/1\.jpg"):
@@ -508,7 +509,7 @@ def test_a_failure_while_writing_leaves_the_earlier_data_too(recipe, pets, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(stage, "save_description", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ValueError, match=r"outputs/data/prepared cannot be written \(No space left on device\): make"):
         recipe(**own | {"image_size": 24})
     assert files(tmp_path / "outputs/data") == before
 

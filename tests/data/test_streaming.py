@@ -12,11 +12,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
 
-from components.data.expectations import check
+from components.data.expectations import check_expectations
 from components.data.manifest import Manifest, load_manifest
 from components.data.prepared import Split, prepare, save_split
 from components.data.sources import imagenet
-from components.data.streaming import CentralView, FileSplit, TrainingView, draw_crop, open_split
+from components.data.streaming import FileSplit, TrainingView, draw_crop, open_split
 from components.model import networks
 from components.training.fit import Training, fit, make_optimizer
 
@@ -54,9 +54,8 @@ def test_both_forms_of_a_split_answer_the_same_questions(split, root, tmp_path):
         assert len(other) == 8
         assert other.labels.tolist() == [0] * 4 + [1] * 4
         assert len(other.sha256) == 64
-        image, label = CentralView(other)[5]
-        assert (image.dtype, image.shape, label) == (torch.uint8, (3, 224, 224), 1)
-        assert np.array_equal(image, split.image(5))
+        assert (other.image(5).dtype, other.image(5).shape) == (np.uint8, (3, 224, 224))
+        assert np.array_equal(other.image(5), split.image(5))
     with pytest.raises(ValueError, match=r"prepare\.root does not say where they lie"):
         open_split(tmp_path / "split")
 
@@ -184,22 +183,28 @@ def test_a_spoilt_manifest_is_refused_by_file_and_line(prepared, tmp_path, damag
 
 def test_labels_counts_and_twins_of_manifests_are_checked(prepared):
     train, test, description = prepared
-    broken, report = check({"train": train, "test": test}, description, min_class_share=0.5)
+    broken, report = check_expectations({"train": train, "test": test}, description, min_class_share=0.5)
     assert broken == []
-    assert [rule["checked"] for rule in report["rules"]] == [16, 16, 16, 4, 2]
+    assert [rule["checked"] for rule in report["rules"]] == [16, 16, 16, 16, 4, 2]
     labels = test.labels.copy()
     labels[[1, 7]] = [2, 0]
     hashes = [*test.hashes[:3], train.hashes[6], *test.hashes[4:]]
     short = Manifest(train.paths[:-3], train.labels[:-3], train.hashes[:-3])
-    broken, _ = check({"train": short, "test": Manifest(test.paths, labels, hashes)}, description, min_class_share=0.5)
+    broken, _ = check_expectations(
+        {"train": short, "test": Manifest(test.paths, labels, hashes)}, description, min_class_share=0.5
+    )
     assert {item.says: item.rows for item in broken} == {
         "label outside the classes 0 to 1": ["test 1 (val/n01/1.png)"],
         "class with less than 0.5 of a balanced share": ["train class n02"],
         "split of another size than described": ["train"],
     }
     complete = Manifest(test.paths, test.labels, [*test.hashes[:3], train.hashes[6], *test.hashes[4:]])
-    broken, _ = check({"train": train, "test": complete}, description, min_class_share=0.5)
-    assert [str(item) for item in broken] == ["test image that is also in train: test 3 (val/n01/3.png)"]
+    broken, _ = check_expectations({"train": train, "test": complete}, description, min_class_share=0.5)
+    assert [str(item) for item in broken] == [
+        "test image that is also in train: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
+        "image that is also there with another label: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
+    ]
+    assert [item.stops for item in broken] == [True, False], "ImageNet is published as it is"
 
 
 def test_a_training_on_files_resumed_within_an_epoch_equals_an_uninterrupted_one(split, settings):

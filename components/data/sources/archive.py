@@ -1,5 +1,6 @@
 """Folders inside archives, unpacked with care: an archive is somebody else's list of paths to write to."""
 
+import errno
 import lzma
 import shutil
 import tarfile
@@ -9,17 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from components.data.sources.visible import is_skipped, visible
+
 MAX_MEMBERS = 2_000_000
 MAX_BYTES = 2**36
 """64 GiB unpacked; the free space of the temporary folder may allow less."""
 NAMES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+MORE_SPACE = "set TMPDIR to a folder with more space, or unpack it by hand and set prepare.root to the folder"
 
 
 @contextmanager
 def open_folder(root: Path) -> Iterator[Path]:
     """The folder itself, or a temporary folder with an archive's contents, gone when the block ends.
 
-    An archive that holds nothing but one folder stands for that folder.
+    An archive with one folder at its top, whatever files lie beside it, stands for that folder.
 
     Raises:
         ValueError: naming the archive and what is wrong with it.
@@ -31,15 +35,27 @@ def open_folder(root: Path) -> Iterator[Path]:
         raise ValueError(f"prepare.root is {root}: there is no such folder or archive")
     if not root.name.endswith(NAMES):
         raise ValueError(f"prepare.root is {root}: must be a folder or an archive ({', '.join(NAMES)})")
-    with tempfile.TemporaryDirectory(prefix="images-") as temporary:
-        unpack(root, Path(temporary))
-        folder = Path(temporary)
-        inside = list(folder.iterdir())
-        yield inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    with _temporary_folder(root) as folder:
+        unpack(root, folder)
+        folders = [Path(entry.path) for entry in visible(folder) if entry.is_dir()]
+        yield folders[0] if len(folders) == 1 else folder
+
+
+@contextmanager
+def _temporary_folder(archive: Path) -> Iterator[Path]:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="images-")
+    except OSError as error:
+        raise ValueError(f"{archive} cannot be unpacked ({error}): {MORE_SPACE}") from None
+    with temporary as name:
+        yield Path(name)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Plain files and folders at relative paths alone; stops as soon as the contents exceed their bounds."""
+    """Plain files and folders at relative paths alone; stops as soon as the contents exceed their bounds.
+
+    What is skipped in folders is not unpacked.
+    """
     limit = min(MAX_BYTES, shutil.disk_usage(folder).free)
     members = unpacked = 0
     try:
@@ -47,15 +63,19 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 members, unpacked = members + 1, unpacked + member.size
                 path = PurePosixPath(member.name)
-                if not (member.isreg() or member.isdir()):
-                    raise ValueError(f"{archive}: {member.name!r} is a link or a device: pack plain files and folders")
                 if path.is_absolute() or ".." in path.parts:
                     raise ValueError(f"{archive}: {member.name!r} leads out of the archive: pack relative paths")
                 if members > MAX_MEMBERS or unpacked > limit:
                     raise ValueError(
-                        f"{archive} holds more than {MAX_MEMBERS} members or {limit >> 20} MiB: unpack it by hand, "
-                        "or set TMPDIR to a folder with more space"
+                        f"{archive} holds more than {MAX_MEMBERS} members or {limit >> 20} MiB: {MORE_SPACE}"
                     )
+                if any(map(is_skipped, path.parts)):
+                    continue
+                if not (member.isreg() or member.isdir()):
+                    raise ValueError(f"{archive}: {member.name!r} is a link or a device: pack plain files and folders")
                 tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+    except OSError as error:
+        remedy = MORE_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else "pack it again"
+        raise ValueError(f"{archive} cannot be unpacked ({error.strerror or error}): {remedy}") from None
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise ValueError(f"{archive} cannot be unpacked ({error}): pack it again") from None

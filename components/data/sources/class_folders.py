@@ -1,8 +1,8 @@
 """Images in one folder per class: own images, and ImageNet."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from components.data import image_files
-from components.data.image_files import PictureError
+from components.data.image_files import ImageFileError
 from components.data.manifest import Manifest
 from components.data.sources.archive import open_folder
+from components.data.sources.memory import usable_memory
 from components.data.sources.source import FileSource, Source
+from components.data.sources.visible import visible
 from components.tools.progress import Progress
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET_SHAPE = [3, 224, 224]
 NAMED_FILES = 10
 READ_AHEAD = 4096
+LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Names of folders, in lower case, that other projects give to their splits."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Listing:
 def image_folder(root: Path, *, test_share: float | None, image_size: int | None, channels: int | None) -> Source:
     """Own images: `root`/train/<class>/* and `root`/test/<class>/*, or `root`/<class>/* to be split; or an archive.
 
-    Each image is turned upright, its shorter side resized to `image_size` and the central square cut out. Names that
-    start with a dot are skipped.
+    Each image is turned upright, its shorter side resized to `image_size` and the central square cut out. White shows
+    through where it is transparent. Names that start with a dot and the like are skipped (see `is_skipped`).
 
     Args:
         test_share: None where the folder has a test split of its own.
@@ -50,29 +54,48 @@ def image_folder(root: Path, *, test_share: float | None, image_size: int | None
     assert image_size
     assert channels
     with open_folder(root) as folder:
-        has_test = (folder / "train").is_dir() and (folder / "test").is_dir()
+        has_test = has_test_split(folder, root)
         if has_test and test_share is not None:
             raise ValueError(
                 f"prepare.test_share is {test_share}: {root} has a test split of its own, so set it to null"
             )
         if not has_test and test_share is None:
             raise ValueError(f"prepare.test_share is null: {root} has no folders train and test, so give the share")
-        listings, problems = list_splits(folder, ["train", "test"] if has_test else [""])
+        listings, problems = list_splits(folder, ["train", "test"] if has_test else [""], root)
         check_memory(sum(len(listing.paths) for listing in listings), channels * image_size**2)
         images = []
         for listing in listings:
             array = np.empty((len(listing.paths), channels, image_size, image_size), dtype=np.uint8)
             problems += decode_into(array, folder, listing.paths)
             images.append(array)
-        refuse(root, problems)
+        raise_for_files(root, problems)
     return Source(
         images=images[0],
         labels=listings[0].labels,
         classes=listings[0].classes,
         max_value=255,
         origin="image folder",
+        paths=listings[0].paths,
         test=(images[1], listings[1].labels) if has_test else None,
+        test_paths=listings[1].paths if has_test else None,
     )
+
+
+def has_test_split(folder: Path, root: Path) -> bool:
+    """Whether a folder has train/ and test/.
+
+    One folder alone that is called like a split is a class: there are pictures of trains.
+
+    Raises:
+        ValueError: naming the folders of `root` that look like splits and are not train and test.
+    """
+    names = [entry.name for entry in visible(folder) if entry.is_dir() and entry.name.lower() in LIKE_SPLITS]
+    if len(names) > 1 and set(names) != {"train", "test"}:
+        raise ValueError(
+            f"{root}: {' and '.join(names)} look like splits, and the two that are read are called train and test: "
+            "rename them, move what is in a third into these two or elsewhere, and set prepare.test_share to null"
+        )
+    return len(names) > 1
 
 
 def imagenet(root: Path) -> FileSource:
@@ -84,11 +107,11 @@ def imagenet(root: Path) -> FileSource:
     missing = [name for name in ("train", "val") if not (root / name).is_dir()]
     if missing:
         raise ValueError(f"prepare.root is {root}: has no folder {' nor '.join(missing)} of class folders")
-    listings, problems = list_splits(root, ["train", "val"])
+    listings, problems = list_splits(root, ["train", "val"], root)
     train, test = (Manifest(listing.paths, listing.labels, [""] * len(listing.paths)) for listing in listings)
     for manifest in (train, test):
         problems += hash_into(manifest.hashes, root, manifest.paths)
-    refuse(root, problems)
+    raise_for_files(root, problems)
     return FileSource(
         train,
         test,
@@ -100,8 +123,11 @@ def imagenet(root: Path) -> FileSource:
     )
 
 
-def list_splits(folder: Path, parts: list[str]) -> tuple[list[Listing], list[str]]:
+def list_splits(folder: Path, parts: list[str], root: Path) -> tuple[list[Listing], list[str]]:
     """The files of each part, and what is wrong with their names and folders.
+
+    Args:
+        root: what a person knows the folder as: the archive that it came from.
 
     Raises:
         ValueError: the parts have fewer than two classes, or not the same ones.
@@ -111,49 +137,52 @@ def list_splits(folder: Path, parts: list[str]) -> tuple[list[Listing], list[str
     classes = listings[0].classes
     if len(classes) < 2:
         found = f"only {classes[0]}" if classes else "none"
-        raise ValueError(f"{folder / parts[0]} must have a folder for each of at least two classes: it has {found}")
+        raise ValueError(f"{root / parts[0]} must have a folder for each of at least two classes: it has {found}")
     for part, listing in zip(parts, listings, strict=True):
         if different := sorted(set(classes) ^ set(listing.classes)):
             names = ", ".join(different[:NAMED_FILES])
-            raise ValueError(f"{folder}: class folders in {parts[0]} or {part} but not in both: {names}")
+            raise ValueError(f"{root}: class folders in {parts[0]} or {part} but not in both: {names}")
     return listings, problems
 
 
 def _list_split(folder: Path, part: str, problems: list[str]) -> Listing:
     classes: list[str] = []
     paths, labels = [], []
-    for entry in _visible(folder / part):
+    for entry in visible(folder / part):
         name = f"{part}/{entry.name}".removeprefix("/")
-        if not entry.name.isprintable():
-            problems.append(f"{name!r} (a name with characters that cannot be printed)")
+        if problem := name_problem(entry.name):
+            problems.append(f"{name!r} ({problem})")
         elif not entry.is_dir():
             problems.append(f"{name} (a file outside the class folders)")
         else:
-            files = list(_visible(Path(entry.path)))
+            files = list(visible(Path(entry.path)))
             if not files:
                 problems.append(f"{name} (a class without images)")
             for file in files:
-                if file.name.isprintable():
+                if problem := name_problem(file.name):
+                    problems.append(f"{f'{name}/{file.name}'!r} ({problem})")
+                else:
                     paths.append(f"{name}/{file.name}")
                     labels.append(len(classes))
-                else:
-                    problems.append(f"{f'{name}/{file.name}'!r} (a name with characters that cannot be printed)")
             classes.append(entry.name)
     return Listing(classes, paths, np.array(labels, dtype=np.int64))
 
 
-def _visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    with os.scandir(folder) as entries:
-        yield from sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+def name_problem(name: str) -> str | None:
+    """What bars a name from a list with one name a line; spaces of every kind and any script are fine."""
+    kinds = {unicodedata.category(character) for character in name}
+    if "Cs" in kinds:
+        return "a name that is not in UTF-8: rename it"
+    return "a name with a line break or another control character: rename it" if "Cc" in kinds else None
 
 
 def check_memory(num_images: int, bytes_per_image: int) -> None:
     """Refuse arrays that splitting, which copies them, could not hold."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = usable_memory()
     if 3 * num_images * bytes_per_image > memory:
         raise ValueError(
-            f"{num_images} images of {bytes_per_image} bytes are more than a third of the memory: lower "
-            "prepare.image_size, or use the source imagenet, which decodes on the fly"
+            f"{num_images} images of {bytes_per_image} bytes are more than a third of the {memory >> 20} MiB of memory "
+            "that this process may use: lower prepare.image_size, or use the source imagenet, which decodes on the fly"
         )
 
 
@@ -186,7 +215,7 @@ def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes
     def work(i: int) -> str | None:
         try:
             use(i, image_files.read_bytes(folder / paths[i]))
-        except PictureError as error:
+        except ImageFileError as error:
             return f"{paths[i]} ({error})"
         return None
 
@@ -200,7 +229,7 @@ def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes
     return problems
 
 
-def refuse(root: Path, problems: list[str]) -> None:
+def raise_for_files(root: Path, problems: list[str]) -> None:
     """Raise one ValueError that names the first files and counts the rest."""
     if problems:
         more = f", and {len(problems) - NAMED_FILES} more" if len(problems) > NAMED_FILES else ""

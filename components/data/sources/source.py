@@ -20,8 +20,11 @@ class Source:
     """The pixel value that stands for 1.0."""
     origin: str
     """Where the images come from, for the dataset's identity: the same on every machine, so no path."""
+    paths: list[str] | None = None
+    """The images' files, relative to the source's folder, with forward slashes; None where they have none."""
     test: tuple[np.ndarray, np.ndarray] | None = None
     """Images and labels of the source's own test split, if it has one."""
+    test_paths: list[str] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     """Per-channel normalisation in units of [0, 1], done inside the network; None for none."""

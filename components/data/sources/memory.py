@@ -1,0 +1,39 @@
+"""How much memory this process may use: the machine's, or its container's where that is less."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_memory() -> int:
+    """Bytes."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """The limits of this process's control group and of those that it is part of, in either version of Linux's."""
+    for file in _limit_files():
+        try:
+            yield int(file.read_text())
+        except (OSError, ValueError):  # missing, or "max"
+            continue
+
+
+def _limit_files() -> Iterator[Path]:
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            top, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        yield from (folder / name for folder in (group, *group.parents) if folder.is_relative_to(top))
