@@ -136,20 +136,18 @@ def remove(path: Path) -> None:
 
 # --- locks -----------------------------------------------------------------------------------------------------------
 
-SECONDS_OF_SILENCE = 1.0
-"""How long a wait for a lock lasts before it is worth a line."""
-
 
 @contextmanager
-def locked(path: Path, what: str | None = None) -> Iterator[None]:
+def locked(path: Path, silence: float = 10.0) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is made. The system lets go of it when the process dies.
 
     The thread that holds it may take it again; other threads wait as other processes do.
 
     Args:
-        what: is locked, for the line that a wait prints.
+        silence: seconds after which a wait is worth a line.
     """
-    lock = _acquired(FileLock, path, lambda: print(f"waiting for the process that has {what or path}", flush=True))
+    say = partial(print, f"waiting for the process that has {path}", flush=True)
+    lock = _acquired(FileLock, path, say, silence)
     try:
         yield
     finally:
@@ -184,11 +182,11 @@ def claim(folder: Path) -> None:
         _CLAIMED[path] = _acquired(of_the_process, path, say)  # let go of by the system
 
 
-def _acquired(kind: Callable[..., FileLock], path: Path, say: Callable[[], None]) -> FileLock:
+def _acquired(kind: Callable[..., FileLock], path: Path, say: Callable[[], None], silence: float = 1.0) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = kind(path, is_singleton=True)
     try:
-        lock.acquire(timeout=SECONDS_OF_SILENCE)
+        lock.acquire(timeout=silence)
     except Timeout:
         say()
         lock.acquire()

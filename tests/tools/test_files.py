@@ -211,7 +211,7 @@ if what == "claim":
     claim(Path(path))
     print("in", flush=True)
     time.sleep(600)
-with locked(Path(path)):
+with locked(Path(path), silence=0.5):
     print("in", flush=True)
     time.sleep(600)
 """
