@@ -15,8 +15,9 @@ from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation.verdict import Certified, Verdict, comparable, differences, judge, markdown
 from components.params import Params, Promote, level_key
-from components.registry.aliases import CHALLENGER, CHAMPION, Promotions, Version
+from components.registry.aliases import CHALLENGER, CHAMPION, KEY, Version
 from components.registry.model_files import WEIGHTS_SHA256, fetch_weights
+from components.registry.promotions import Promotions
 from components.registry.tables import registered_table, table_of
 from components.registry.tracking import CONTENT, Tracking
 from components.tools.files import locked, read_json, write_json, write_text
@@ -42,16 +43,30 @@ class Contest:
             return None
         if str(self.champion.version) == str(self.challenger.version):
             return f"v{self.champion.version} is champion, and nothing newer is registered"
-        if self.champion.tags.get(WEIGHTS_SHA256) == self.challenger.tags.get(WEIGHTS_SHA256):
+        if tag(self.champion, WEIGHTS_SHA256) == tag(self.challenger, WEIGHTS_SHA256):
             return f"v{self.challenger.version} holds the weights of the champion, v{self.champion.version}"
         return None
 
     @property
     def key(self) -> str:
-        """What the verdict is a function of."""
+        """What the verdict is a function of.
+
+        Raises:
+            ValueError: a version does not say what it holds.
+        """
         rules = {name: value for name, value in asdict(self.policy).items() if not name.startswith("approval")}
-        champion = self.champion and [str(self.champion.version), self.champion.tags[CONTENT]]
-        return hash_value([self.challenger.tags[CONTENT], champion, rules])
+        champion = self.champion and [str(self.champion.version), tag(self.champion, CONTENT)]
+        return hash_value([tag(self.challenger, CONTENT), champion, rules])
+
+
+def tag(version: Version, name: str) -> str:
+    """Raises ValueError when the version lacks it."""
+    if name not in version.tags:
+        raise ValueError(
+            f"{version.name} v{version.version} has no tag {name}, so register did not make or did not finish it: "
+            "run the register stage again, or point its alias at another version"
+        )
+    return str(version.tags[name])
 
 
 class CannotBeCertified(Exception):
@@ -70,11 +85,26 @@ def promotions_at(params: Params, tracking: Tracking, sigma: float) -> Promotion
 def find_contest(params: Params, tracking: Tracking, sigma: float) -> Contest:
     promotions = promotions_at(params, tracking, sigma)
     promotions.mend()
-    aliases = promotions.aliases()
-    if CHALLENGER not in aliases:
+    challenger = promotions.at_alias(CHALLENGER)
+    if challenger is None:
         raise ValueError(f"{promotions.name} has no challenger: run the register stage")
-    champion = promotions.version(aliases[CHAMPION]) if CHAMPION in aliases else None
-    return Contest(sigma, promotions, promotions.version(aliases[CHALLENGER]), champion, params.promote)
+    return Contest(sigma, promotions, challenger, promotions.at_alias(CHAMPION), params.promote)
+
+
+def unreported(params: Params, tracking: Tracking) -> list[tuple[float, Version, bool, dict[str, Any] | None]]:
+    """The promotions that no report has told of: noise level, version, whether it is champion now, its evidence.
+
+    A call that was killed or failed after it had promoted leaves such, and one whose webhook could not be reached.
+    """
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for sigma in params.sigmas:
+            promotions = promotions_at(params, tracking, sigma)
+            champion = promotions.aliases().get(CHAMPION)
+            for version in promotions.unreported():
+                evidence = promotions.stored_verdict(version, version.tags.get(KEY, ""), Path(folder))
+                found.append((sigma, version, str(version.version) == champion, evidence))
+    return found
 
 
 def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str, Any] | None]]:
@@ -93,7 +123,7 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
             if stored:
                 evidence[contest.sigma] = stored
             else:
-                pairs[contest.sigma] = pair(contest)
+                pairs[contest.sigma] = tables_to_compare(contest)
     judged = judge({level_key(sigma): (new, old) for sigma, (new, old, _) in pairs.items()}, params.promote)
     for contest in contests:
         if contest.sigma in pairs:
@@ -103,7 +133,7 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
     return [(contest, evidence.get(contest.sigma)) for contest in contests]
 
 
-def pair(contest: Contest) -> tuple[Certified, Certified | None, str]:
+def tables_to_compare(contest: Contest) -> tuple[Certified, Certified | None, str]:
     """The tables of challenger and champion; `anew` where the latter was made for this, or why there is none."""
     challenger = registered_table(contest.challenger)
     if contest.champion is None:
@@ -134,7 +164,7 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
             f"{artifacts.TEST_SPLIT} is not what {contest.promotions.name} v{contest.challenger.version} was certified "
             "on, so that the champion cannot be certified on it too: run the pipeline here (`dvc repro`), then this"
         )
-    folder = artifacts.champion_certified_anew(contest.champion.tags[WEIGHTS_SHA256])
+    folder = artifacts.champion_certified_anew(tag(contest.champion, WEIGHTS_SHA256))
     with locked(folder.with_suffix(".lock")):
         card = fetch_weights(contest.champion, folder / "model")
         if (card.image_shape, card.classes) != (here.image_shape, here.classes):
@@ -154,7 +184,10 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
 
 
 def certify(sigma: float, model: Path, to: Path) -> None:
-    """Run the certify stage on other weights, in as many processes as it is told to."""
+    """Run the certify stage on other weights, in as many processes as it is told to.
+
+    It inherits the environment, which names the flow that this belongs to: it ends with that flow, killed or not.
+    """
     print(f"certifying the champion anew at sigma {level_key(sigma)}: images or procedure have changed", flush=True)
     command = [sys.executable, "-m", "pipelines.certify", "--sigma", level_key(sigma)]
     code = subprocess.run([*command, "--model", str(model), "--to", str(to)]).returncode

@@ -2,7 +2,8 @@
 
 `decide` (the default) judges, stores the evidence, promotes what it may and asks a person about the rest; `approve` and
 `refuse` answer, `rollback` makes the previous champion champion again. Each may be repeated: what an interrupted call
-has not done, the next one does. Exit code 0 whatever the verdict.
+has not done, the next one does; what it has promoted without reporting it, the next one reports. Exit code 0 whatever
+the verdict.
 """
 
 import argparse
@@ -19,13 +20,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # some ten second
 from components.evaluation.report import text_table
 from components.evaluation.verdict import markdown
 from components.params import Params, level_key
-from components.registry.aliases import BY, EXPIRES, STAYS, OutdatedVerdict
-from components.registry.tracking import in_one_line
+from components.registry.aliases import BY, EXPIRES, KEY, STAYS, OutdatedVerdict
+from components.registry.tracking import Tracking, in_one_line
 from components.tools import notify
 from components.tools.files import write_json, write_text
 from components.tools.hashing import hash_value
 from pipelines import artifacts
-from pipelines.champion_challenger import Contest, connect, promotions_at, verdicts
+from pipelines.champion_challenger import Contest, connect, promotions_at, unreported, verdicts
 from pipelines.cli import BAD_PARAMETERS, guard, load_params
 
 ATTEMPTS = 3
@@ -46,6 +47,9 @@ class Level:
     approval: str = "not needed"
     """Or `asked`: the question is open."""
     promoted: bool = False
+    """By this call, or by an earlier one that did not come to report it."""
+    superseded: bool = False
+    """It was promoted, and another version has become champion since."""
     expires: str | None = None
     """Until when it is open: UTC, ISO 8601."""
     key: str | None = None
@@ -66,15 +70,41 @@ def decide(params: Params) -> None:
             print(f"{change}; judging anew")
     else:
         raise ValueError(f"the champion changed {ATTEMPTS} times meanwhile: run this again when nobody else does")
+    report(params, tracking, with_unreported(levels, params, tracking))
+
+
+def report(params: Params, tracking: Tracking, levels: list[Level]) -> None:
+    """Write, print and send what became of the noise levels; a promotion counts as reported after all three."""
     write_json(artifacts.PROMOTION / "verdict.json", {"levels": [asdict(level) for level in levels]})
     write_text(artifacts.PROMOTION / "verdict.md", page(levels))
     show(levels)
     told = [level.key for level in levels if level.key]
-    if told:
-        facts: dict[str, object] = {
-            "levels": [{k: v for k, v in asdict(level).items() if k != "evidence"} for level in levels]
-        }
-        notify.send("verdict", facts, hash_value(told), artifacts.notifications())
+    facts: dict[str, object] = {
+        "levels": [{k: v for k, v in asdict(level).items() if k != "evidence"} for level in levels]
+    }
+    if not told or notify.send("verdict", facts, hash_value(told), artifacts.notifications()):
+        for level in levels:
+            if level.promoted:
+                promotions_at(params, tracking, float(level.sigma)).mark_reported(level.challenger)
+
+
+def with_unreported(levels: list[Level], params: Params, tracking: Tracking) -> list[Level]:
+    """The levels, and before them the promotions of earlier calls that no report has told of."""
+    now = {(level.model, level.challenger): level for level in levels}
+    earlier: list[Level] = []
+    for sigma, version, champion, evidence in unreported(params, tracking):
+        level = now.get((version.name, str(version.version)))
+        if level is not None and level.promoted:
+            continue
+        if level is not None and champion:  # of which there is nothing else to say
+            levels = [other for other in levels if other is not level]
+        known = evidence or {}
+        reasons = known.get("reasons", ["its evidence is not in the registry any more"])
+        reasons = [*reasons, "promoted by an earlier call, which did not report it"]
+        found = Level(level_key(sigma), version.name, str(version.version), known.get("champion"), "PROMOTE", reasons)
+        key = version.tags.get(KEY)
+        earlier.append(replace(found, promoted=True, superseded=not champion, key=key, evidence=evidence))
+    return earlier + levels
 
 
 # --- acting ----------------------------------------------------------------------------------------------------------
@@ -115,7 +145,7 @@ def page(levels: list[Level]) -> str:
 
 def outcome(level: Level) -> str:
     if level.promoted:
-        return f"v{level.challenger} is champion now"
+        return f"v{level.challenger} " + ("was champion, until another was" if level.superseded else "is champion now")
     if level.approval == "asked":
         return f"v{level.challenger} waits for an answer until {level.expires}"
     return f"v{level.champion} stays champion" if level.champion else "no champion"
@@ -147,9 +177,9 @@ def approve(params: Params, sigma: float, version: str | None, by: str) -> None:
     print(f"{promotions.name}: v{move.champion} is champion now{previous(move.previous)}")
 
 
-def refuse(params: Params, sigma: float, version: str | None, by: str) -> None:
+def keep_champion(params: Params, sigma: float, version: str | None, by: str) -> None:
     promotions = promotions_at(params, connect(params), sigma)
-    print(f"{promotions.name}: v{promotions.refuse(version, by)} is refused, the champion stays")
+    print(f"{promotions.name}: v{promotions.keep_champion(version, by)} is refused, the champion stays")
 
 
 def rollback(params: Params, sigma: float, by: str) -> None:
@@ -170,12 +200,12 @@ def arguments() -> argparse.Namespace:
     parser.set_defaults(action=decide)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("decide", help="judge every noise level and act on it (the default)")
-    for action, help_text in (
-        (approve, "make the version that is asked about champion"),
-        (refuse, "close the question; the champion stays"),
-        (rollback, "make the previous champion champion again"),
+    for name, action, help_text in (
+        ("approve", approve, "make the version that is asked about champion"),
+        ("refuse", keep_champion, "close the question; the champion stays"),
+        ("rollback", rollback, "make the previous champion champion again"),
     ):
-        command = commands.add_parser(action.__name__, help=help_text, description=help_text)
+        command = commands.add_parser(name, help=help_text, description=help_text)
         command.set_defaults(action=action)
         command.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
         if action is not rollback:

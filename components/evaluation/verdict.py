@@ -25,7 +25,7 @@ from components.params import Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 ARTEFACT = ("weights_sha256", "precision", "compiled")
-"""What of a table's identity belongs to the model; all else is the images and the procedure."""
+"""The entries of a table's identity that describe the model; all others describe the images and the procedure."""
 SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256")
 """What of the identity the evidence repeats."""
 
@@ -144,9 +144,11 @@ def verdict(challenger: Certified, tests: list[Comparison] | None, policy: Promo
     elif gain is None:
         outcome, reasons = "HOLD", ["preset radii show no loss, and cannot show a gain in ACR"]
     elif gain.low > policy.min_gain:
-        outcome, reasons = "PROMOTE", [f"ACR {interval(gain)}, above min_gain {policy.min_gain:g}, and nothing is lost"]
+        reason = f"ACR {beside(gain, policy.min_gain)}, above min_gain {policy.min_gain:g}, and nothing is lost"
+        outcome, reasons = "PROMOTE", [reason]
     else:
-        outcome, reasons = "HOLD", [f"ACR {interval(gain)}: not surely above min_gain {policy.min_gain:g}, no loss"]
+        reason = f"ACR {beside(gain, policy.min_gain)}: not surely above min_gain {policy.min_gain:g}, no loss"
+        outcome, reasons = "HOLD", [reason]
     procedure = {name: challenger.identity[name] for name in SHOWN} | {"images": len(challenger.table)}
     return Verdict(outcome, reasons, floors, tests or [], procedure)
 
@@ -170,8 +172,17 @@ def check_floors(challenger: Certified, policy: Promote) -> tuple[dict[str, floa
     return values, [], [f"{line}, {advice}" for line in broken]
 
 
-def interval(difference: PairedDifference) -> str:
-    return f"{difference.mean:+.3f} in [{difference.low:+.3f}, {difference.high:+.3f}]"
+def interval(difference: PairedDifference, digits: int = 3) -> str:
+    return f"{difference.mean:+.{digits}f} in [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+
+
+def beside(difference: PairedDifference, bound: float) -> str:
+    """The interval with as many digits as it takes to see on which side of a bound its lower end lies."""
+    for digits in range(3, 17):
+        shown = round(difference.low, digits)
+        if difference.low == bound or (shown != bound and (shown > bound) == (difference.low > bound)):
+            break
+    return interval(difference, digits)
 
 
 def describe(test: Comparison) -> str:

@@ -23,7 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.registry.aliases import CHALLENGER
-from components.tools.files import locked
+from components.tools.files import free, locked
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
@@ -94,11 +94,16 @@ class Tracking:
         self.client.set_terminated(run_id, status)
 
     def _hold(self, training_key: str) -> None:
-        """Show to `sweep` that a process which lives works on this training's run, until it dies."""
-        if training_key not in self._held:
-            self._running.mkdir(parents=True, exist_ok=True)
-            self._held[training_key] = (self._running / training_key).open("w")
-            fcntl.flock(self._held[training_key], fcntl.LOCK_SH)
+        """Show to `sweep` that a process which lives works on this training's run, until it dies.
+
+        A lock that several may share, which filelock does not have.
+        """
+        self._running.mkdir(parents=True, exist_ok=True)
+        while training_key not in self._held:
+            file = (self._running / training_key).open("w")
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if os.fstat(file.fileno()).st_nlink:  # else it was pruned before the lock was ours
+                self._held[training_key] = file
 
     def sweep(self) -> list[str]:
         """End the runs that killed processes left RUNNING; their ids.
@@ -112,13 +117,10 @@ class Tracking:
             path = self._running / run.data.tags.get(TRAINING_KEY, "none")
             if not path.exists():
                 continue
-            with path.open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                self.end_run(run.info.run_id, "FINISHED" if CONTENT in run.data.tags else "KILLED")
-            ended.append(str(run.info.run_id))
+            with free(path) as nobody:
+                if nobody:
+                    self.end_run(run.info.run_id, "FINISHED" if CONTENT in run.data.tags else "KILLED")
+                    ended.append(str(run.info.run_id))
         return ended
 
     def log_epochs(self, run_id: str, rows: Iterable[dict[Any, Any]]) -> None:

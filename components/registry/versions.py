@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from components.registry.aliases import CHAMPION, NONE, STATE, Move, Promotions
+from components.registry.aliases import CHAMPION, NONE, STATE, Move
+from components.registry.promotions import Promotions
 
 if TYPE_CHECKING:
     from components.certification.classifier import SmoothedClassifier

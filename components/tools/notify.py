@@ -1,4 +1,4 @@
-"""Say to a webhook what happened. Never fails, never waits long, never says the same thing twice."""
+"""Tell a webhook what happened. Never fails, never waits long, never tells the same thing twice."""
 
 import json
 import os
@@ -13,11 +13,14 @@ SECONDS = 5.0
 """Longest wait for the webhook."""
 
 
-def send(event: str, facts: dict[str, object], key: str, markers: Path) -> None:
+def send(event: str, facts: dict[str, object], key: str, markers: Path) -> bool:
     """POST {"event": ..., ...facts} as JSON, unless something with this `key` was sent before.
 
     What the webhook may have heard counts as sent: after a refused connection or an error status the same key is tried
     again by the next call, after a silence it is not.
+
+    Returns:
+        Whether nothing is left to tell: False where the webhook could not be told.
 
     Args:
         key: identity of what happened, such as a hash of it.
@@ -25,7 +28,7 @@ def send(event: str, facts: dict[str, object], key: str, markers: Path) -> None:
     """
     url = os.environ.get(URL)
     if not url:
-        return
+        return True
     try:
         if not url.startswith(("http://", "https://")):  # urllib would open files too
             raise ValueError(f"{URL} is {url!r}: must begin with http:// or https://")
@@ -35,15 +38,17 @@ def send(event: str, facts: dict[str, object], key: str, markers: Path) -> None:
         try:
             marker.touch(exist_ok=False)
         except FileExistsError:
-            return
+            return True
         problem = _post(url, body)
     except Exception as error:  # a full disk, facts that are no JSON: whatever it is, the run goes on
         print(f"the webhook was not told of {event}: {error}", file=sys.stderr)
-        return
+        return False
     if problem is not None:
         print(f"the webhook was not told of {event}: {problem}", file=sys.stderr)
         if not isinstance(problem, TimeoutError):
             marker.unlink(missing_ok=True)
+            return False
+    return True
 
 
 def _post(url: str, body: bytes) -> Exception | None:

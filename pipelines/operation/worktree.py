@@ -4,7 +4,6 @@ The worktree stays between runs, with its results, so that DVC sees there what i
 touched. One run at a time.
 """
 
-import fcntl
 import os
 import shutil
 import socket
@@ -16,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from components.params import SOURCE_OPTIONS, Params
-from components.tools.files import remove, write_text
+from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
 from pipelines.operation.source_state import fingerprint
 
@@ -37,17 +36,8 @@ def only_run(say: Callable[[str], None]) -> Iterator[None]:
 
     The system lets go of the lock when the process dies.
     """
-    path = scheduled().with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for the run of {path.read_text(encoding='utf-8').strip()}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
-        file.flush()
+    me = f"the run of process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    with locked_by_name(scheduled().with_suffix(".lock"), me, say):
         yield
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from components.evaluation.paired import paired_accuracy_difference, paired_acr_difference
-from components.evaluation.verdict import Certified, comparable, differences, judge, markdown
+from components.evaluation.paired import PairedDifference, paired_accuracy_difference, paired_acr_difference
+from components.evaluation.verdict import Certified, beside, comparable, differences, judge, markdown
 from components.params import Promote
 
 POLICY = Promote(
@@ -120,6 +120,19 @@ def test_the_same_with_the_roles_exchanged_is_rejected():
     verdict = judged(certified(SPREAD), certified(SPREAD + 0.05 + NOISE))
     assert verdict.outcome == "REJECT"
     assert any("ACR -0.0" in reason and "a loss" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("low", "bound", "shown"),
+    [
+        (0.0048, 0.005, "+0.0080 in [+0.0048, +0.0110]"),
+        (0.00500001, 0.005, "+0.00800000 in [+0.00500001, +0.01100000]"),
+        (0.003, 0.005, "+0.008 in [+0.003, +0.011]"),
+        (0.005, 0.005, "+0.008 in [+0.005, +0.011]"),
+    ],
+)
+def test_an_interval_is_printed_so_that_its_end_is_seen_on_its_side_of_the_bound(low, bound, shown):
+    assert beside(PairedDifference(0.008, 0.001, low, 0.011, 0.5), bound) == shown
 
 
 def test_an_equal_table_is_held():

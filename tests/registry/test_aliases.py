@@ -14,7 +14,8 @@ import mlflow
 import pytest
 
 from components.registry import versions
-from components.registry.aliases import EXPIRES, KEY, MOVING, STATE, OutdatedVerdict, Promotions
+from components.registry.aliases import EXPIRES, KEY, MOVING, STATE, OutdatedVerdict
+from components.registry.promotions import Promotions
 from components.registry.tracking import Tracking
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +184,7 @@ def test_what_is_no_version_has_no_verdict_or_was_rejected_is_refused(promotions
         with pytest.raises(ValueError, match=message):
             promotions.approve(number, "ann")
     with pytest.raises(ValueError, match="v1 is champion: `rollback` goes back"):
-        promotions.refuse("1", "ann")
+        promotions.keep_champion("1", "ann")
     with pytest.raises(ValueError, match="there is no registered model nobody: run the register stage"):
         Promotions(promotions.client, "nobody", tmp_path).aliases()
 
@@ -193,7 +194,7 @@ import os, signal, sys
 from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
-from components.registry.aliases import Promotions
+from components.registry.promotions import Promotions
 
 uri, name, locks, step, action = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
@@ -281,6 +282,90 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(tracking, tmp_
     assert aliases(promotions) == {"champion": loser, "previous": winners[0]}, "judged anew, it is not lost"
 
 
+def another_host(promotions, folder):
+    """As seen from a host that shares the tracking server alone."""
+    return Promotions(mlflow.MlflowClient(), promotions.name, folder / "other_locks")
+
+
+class Interrupted:
+    """A client in which something happens just before or after a move is written down."""
+
+    def __init__(self, client, before=lambda: None, after=lambda: None):
+        self._client, self._before, self._after = client, before, after
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def set_registered_model_tag(self, model, key, value):
+        if key == MOVING:
+            self._before()
+        self._client.set_registered_model_tag(model, key, value)
+        if key == MOVING:
+            self._after()
+
+
+def test_of_two_hosts_that_move_at_once_one_gives_up(promotions, tmp_path):
+    """The other host's whole promotion falls before, or its note after, that this one's is written down."""
+    for number in "23":
+        judged(promotions, number, "1", tmp_path)
+    client, other = promotions.client, another_host(promotions, tmp_path)
+    promotions.client = Interrupted(client, before=lambda: other.promote("3", "key3", "verdict"))
+    with pytest.raises(OutdatedVerdict, match=r"another host has made v3 champion of .* meanwhile"):
+        promotions.promote("2", "key2", "verdict")
+    assert aliases(promotions) == {"champion": "3", "previous": "1"}
+    assert MOVING not in client.get_registered_model(promotions.name).tags
+
+    judged(promotions, "2", "3", tmp_path)
+    note = json.dumps({"champion": "1", "previous": "3", "left": "3", "how": "approved", "by": "bob", "at": "2100"})
+    theirs = lambda: client.set_registered_model_tag(promotions.name, MOVING, note)  # noqa: E731
+    promotions.client = Interrupted(client, after=theirs)
+    with pytest.raises(OutdatedVerdict, match=r"another host changes the champion of .* at this moment"):
+        promotions.promote("2", "key2", "verdict")
+    assert client.get_registered_model(promotions.name).tags[MOVING] == note, "left to the one who wrote it"
+    assert aliases(promotions) == {"champion": "3", "previous": "1"}
+    promotions.client = client
+    promotions.mend()
+    assert aliases(promotions) == {"champion": "1", "previous": "3"}
+    assert [move.champion for move in promotions.history()] == ["1", "3", "1"]
+
+
+def test_a_promotion_is_unreported_until_it_is_reported_or_rolled_back(promotions, tmp_path):
+    numbers = lambda: [str(version.version) for version in promotions.unreported()]  # noqa: E731
+    assert numbers() == ["1"]
+    promotions.mark_reported("1")
+    promotions.mark_reported("1")
+    assert numbers() == []
+    judged(promotions, "2", "1", tmp_path)
+    promotions.promote("2", "key2", "verdict")
+    assert numbers() == ["2"]
+    promotions.rollback("ann")
+    promotions.approve("2", "ann")
+    assert numbers() == [], "a person knows of it"
+
+
+def test_what_was_deleted_in_mlflow_is_said_in_one_line_with_the_remedy(promotions, tmp_path):
+    client, name = promotions.client, promotions.name
+    judged(promotions, "2", "1", tmp_path)
+    promotions.promote("2", "key2", "verdict")
+    (tmp_path / "evidence/verdict.json").unlink()
+    version = promotions.version("2")
+    evidence = Path(client.download_artifacts(version.run_id, version.tags["promotion.evidence"]))
+    (evidence / "verdict.json").unlink()
+    assert promotions.stored_verdict(version, "key2", tmp_path) is None, "made again"
+    client.delete_model_version(name, "1")
+    with pytest.raises(ValueError, match=r"has no previous champion|alias previous of .* points at v1, which was del"):
+        promotions.rollback("ann")
+    note = {"champion": "1", "previous": None, "left": "2", "how": "approved", "by": "bob", "at": "2100"}
+    client.set_registered_model_tag(name, MOVING, json.dumps(note))
+    with pytest.raises(ValueError, match=f"cut short, and a version deleted since: remove .* tag {MOVING}"):
+        promotions.mend()
+    client.delete_registered_model(name)
+    for call in (promotions.aliases, promotions.mend, lambda: promotions.rollback("ann")):
+        with pytest.raises(ValueError, match=f"there is no registered model {name}: run the register stage") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 # --- questions ---------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +384,7 @@ def test_a_question_is_open_until_it_is_answered(promotions, tmp_path):
 def test_a_refused_version_is_not_asked_about_again(promotions, tmp_path):
     judged(promotions, "2", "1", tmp_path, outcome="HOLD")
     promotions.ask("2", hours=1)
-    assert promotions.refuse(None, "ann") == "2"
+    assert promotions.keep_champion(None, "ann") == "2"
     assert promotions.ask("2", hours=1) == "refused"
     judged(promotions, "2", "1", tmp_path)
     assert state(promotions, "2") == "refused", "whatever a later verdict says"
