@@ -1,13 +1,22 @@
 """Broken data is found and its rows are named. Several kinds of damage share one check: each check takes a while."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from components import params
 from components.data.expectations import Broken, check_expectations
 from components.data.prepared import Split, prepare
 from components.data.sources import Source, digits
+from pipelines import artifacts
+from pipelines import prepare as prepare_stage
+from pipelines import validate as validate_stage
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +122,29 @@ def test_a_long_list_of_rows_is_cut_short():
     rows = [f"train {i}" for i in range(12)]
     assert str(Broken("constant image", rows[:2])) == "constant image: train 0, train 1"
     assert str(Broken("constant image", rows)).endswith("train 8, train 9, ... (12 in all)")
+
+
+def test_the_stage_names_the_files_of_own_images(tmp_path, monkeypatch):
+    """A copy of a file under another name, and a white image."""
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        for part in ("train", "test"):
+            (tmp_path / "own" / part / label).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "own" / part / label / f"{i}.png")
+    shutil.copy(tmp_path / "own/train/cat/0.png", tmp_path / "own/test/cat/0 (1).png")
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "own/test/dog/white.png")
+    monkeypatch.chdir(tmp_path)
+    recipe = params.load(ROOT / "recipes/image_folder.yaml")
+    settings = params.replace(recipe.prepare, root=str(tmp_path / "own"), test_share=None, image_size=8)
+    recipe = params.replace(recipe, prepare=settings)
+    prepare_stage.run(recipe)
+    with pytest.raises(
+        ValueError, match=r"not fit for training: .*: mend the source, then run dvc repro -f"
+    ) as refusal:
+        validate_stage.run(recipe)
+    said = str(refusal.value)
+    assert "test image that is also in train: test 0 (test/cat/0 (1).png) = train 0 (train/cat/0.png);" in said
+    assert "constant image: test 7 (test/dog/white.png):" in said
+    assert not (tmp_path / artifacts.VALIDATION).exists()

@@ -1,4 +1,4 @@
-"""ImageNet's path with ResNet-50, end to end through DVC, on a few made-up pictures."""
+"""ImageNet's path with ResNet-50, end to end through DVC, on a few made-up image files."""
 
 import resource
 import sys
@@ -17,8 +17,8 @@ KINDS = {"grey.png": "L", "cmyk.jpg": "CMYK", "palette.png": "P", "deep.png": "I
 GIB = 2**30
 
 
-def save_pictures(folder: Path, mean: int, generator: np.random.Generator) -> None:
-    """Eight pictures of one class, of several sizes and kinds."""
+def save_images(folder: Path, mean: int, generator: np.random.Generator) -> None:
+    """Eight images of one class, of several sizes and kinds."""
     folder.mkdir(parents=True)
     for number, name in enumerate(["a.jpg", "b.jpg", "wide.png", *KINDS]):
         size = (90 + 40 * number, 260 - 20 * number, 3)
@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for split in ("train", "val"):
         for label, mean in (("dark", 60), ("light", 190)):
-            save_pictures(folder / "data/raw/imagenet" / split / label, mean, generator)
+            save_images(folder / "data/raw/imagenet" / split / label, mean, generator)
     recipe = yaml.safe_load((ROOT / "recipes/imagenet.yaml").read_text())
     recipe["noise_levels"] = {"0.5": {}}
     recipe["train"] |= {"epochs": 2, "batch_size": 8, "warmup_epochs": 1, "precision": "float32"}
@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def test_pictures_of_many_kinds_become_a_registered_certified_model(project):
+def test_images_of_many_kinds_become_a_registered_certified_model(project):
     ran = stages_run(run(project, "dvc", "repro"))
     assert ran == ["prepare", "validate", "train@0.5", "certify@0.5", "evaluate", "register"]
     rows = pd.read_csv(project / "outputs/certificates/0.5/table.tsv", sep="\t")
@@ -64,10 +64,10 @@ def test_pictures_of_many_kinds_become_a_registered_certified_model(project):
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 4 * GIB
 
 
-def test_a_truncated_picture_and_a_file_that_is_none_stop_it_before_the_training(project):
+def test_a_truncated_image_and_a_file_that_is_none_stop_it_before_the_training(project):
     spoilt = project / "data/raw/imagenet/train/dark/b.jpg"
     spoilt.write_bytes(spoilt.read_bytes()[:-200])
-    (project / "data/raw/imagenet/val/light/a.jpg").write_text("no picture")
+    (project / "data/raw/imagenet/val/light/a.jpg").write_text("no image")
     result = run(project, "dvc", "repro")
     assert result.returncode != 0
     assert "2 file" in result.stderr

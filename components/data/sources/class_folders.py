@@ -84,7 +84,7 @@ def image_folder(root: Path, *, test_share: float | None, image_size: int | None
 def has_test_split(folder: Path, root: Path) -> bool:
     """Whether a folder has train/ and test/.
 
-    One folder alone that is called like a split is a class: there are pictures of trains.
+    One folder alone that is called like a split is a class: there are images of trains.
 
     Raises:
         ValueError: naming the folders of `root` that look like splits and are not train and test.
