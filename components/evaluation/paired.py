@@ -1,6 +1,6 @@
 """Two tables of certificates on the same images, compared pair by pair.
 
-Independent intervals would hide a difference: most of the variance is between images, and cancels in pairs.
+Most of the variance is between images. It cancels within pairs, where independent intervals would hide a difference.
 """
 
 from dataclasses import dataclass

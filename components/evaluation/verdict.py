@@ -24,10 +24,10 @@ from components.evaluation.paired import PairedDifference, paired_accuracy_diffe
 from components.params import Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
-ARTEFACT = ("weights_sha256", "precision", "compiled")
+MODEL_FACTS = ("weights_sha256", "precision", "compiled")
 """The entries of a table's identity that describe the model; all others describe the images and the procedure."""
 SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256")
-"""What of the identity the evidence repeats."""
+"""The entries of the identity that the evidence repeats."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Verdict:
     """Of the challenger: clean_accuracy and abstention."""
     tests: list[Comparison]
     procedure: dict[str, Any]
-    """What of the challenger's identity the evidence repeats, and the number of images."""
+    """The entries of the challenger's identity named in SHOWN, and the number of images."""
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """What of images and procedure differs between two identities: names, with both values."""
-    names = [name for name in {**first, **second} if name not in ARTEFACT and first.get(name) != second.get(name)]
+    """The entries on images and procedure in which two identities differ: each name, with both values."""
+    names = [name for name in {**first, **second} if name not in MODEL_FACTS and first.get(name) != second.get(name)]
     return [f"{name} ({first.get(name)!r} and {second.get(name)!r})" for name in names]
 
 
