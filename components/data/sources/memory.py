@@ -17,14 +17,14 @@ def _cgroup_limits() -> Iterator[int]:
     """The limits of this process's control group and of those that it is part of, in either version of Linux's."""
     for file in _limit_files():
         try:
-            yield int(file.read_text())
+            yield int(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # missing, or "max"
             continue
 
 
 def _limit_files() -> Iterator[Path]:
     try:
-        lines = OWN_CGROUP.read_text().splitlines()
+        lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
         return
     for line in lines:
