@@ -343,14 +343,14 @@ def test_a_promotion_is_unreported_until_it_is_reported_or_rolled_back(promotion
     assert numbers() == [], "a person knows of it"
 
 
-def test_what_was_deleted_in_mlflow_is_said_in_one_line_with_the_remedy(promotions, tmp_path):
+def test_what_was_deleted_in_mlflow_is_said_in_one_line_with_the_remedy(local, tmp_path):
+    promotions = with_versions(local, tmp_path, 2, champion="1")
     client, name = promotions.client, promotions.name
     judged(promotions, "2", "1", tmp_path)
     promotions.promote("2", "key2", "verdict")
-    (tmp_path / "evidence/verdict.json").unlink()
     version = promotions.version("2")
-    evidence = Path(client.download_artifacts(version.run_id, version.tags["promotion.evidence"]))
-    (evidence / "verdict.json").unlink()
+    files = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://"))
+    (files / version.tags["promotion.evidence"] / "verdict.json").unlink()
     assert promotions.stored_verdict(version, "key2", tmp_path) is None, "made again"
     client.delete_model_version(name, "1")
     with pytest.raises(ValueError, match=r"has no previous champion|alias previous of .* points at v1, which was del"):
