@@ -184,10 +184,7 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
 
 
 def certify(sigma: float, model: Path, to: Path) -> None:
-    """Run the certify stage on other weights, in as many processes as it is told to.
-
-    It inherits the environment, which names the flow that this belongs to: it ends with that flow, killed or not.
-    """
+    """Run the certify stage on other weights, in as many processes as it is told to."""
     print(f"certifying the champion anew at sigma {level_key(sigma)}: images or procedure have changed", flush=True)
     command = [sys.executable, "-m", "pipelines.certify", "--sigma", level_key(sigma)]
     code = subprocess.run([*command, "--model", str(model), "--to", str(to)]).returncode

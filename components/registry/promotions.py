@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from components.registry.aliases import (
     AGAINST,
     BY,
@@ -63,6 +65,10 @@ class Promotions(Aliases):
             evidence: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # it was deleted or torn: the same verdict is made again
             return None
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
         return evidence
 
     def ask(self, number: str, hours: float) -> str:
