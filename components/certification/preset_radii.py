@@ -30,7 +30,7 @@ from scipy.special import betaln, log_ndtr, ndtr
 from torch import Tensor
 
 from components.certification import table
-from components.certification.bounds import DECIMALS, certified_radius, round_down
+from components.certification.bounds import DECIMALS, certified_radius, drawn_sigma, round_down
 from components.certification.sampling import Counting, Sampler, answered
 from components.certification.table import ABSTAIN
 
@@ -185,7 +185,7 @@ def look_at(answer: Answer, k: int, t: int, *, sigma: float, failure_prob: float
     """The answer after a look at `k` hits in `t` samples: what was decided stays."""
     if answer.decision != "undecided":
         return answer
-    decision = decide(k, t, answer.radius / sigma, failure_prob, reject_prob).item()
+    decision = decide(k, t, answer.radius / drawn_sigma(sigma), failure_prob, reject_prob).item()
     return Answer(answer.radius, decision, k, t)
 
 

@@ -80,10 +80,10 @@ class Sampler:
         self.compiled = compiled and self._compile(image_shape)
 
     def _compile(self, image_shape: tuple[int, ...]) -> bool:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         start = time.perf_counter()
         candidate = torch.compile(classify, dynamic=False, fullgraph=True)
         try:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
             with torch.inference_mode():
                 candidate(self.network, torch.zeros(self.block, *image_shape, device=self.device), self.precision)
         except Exception as error:  # whatever the compiler trips over, the eager network is right
