@@ -18,7 +18,6 @@ from components.certification.preset_radii import (
     Answer,
     anytime_lower_bound,
     certifiable,
-    certify_radii,
     check_size,
     decide,
     format_row,
@@ -29,6 +28,7 @@ from components.certification.preset_radii import (
 )
 from components.certification.table import ABSTAIN
 from tests.support.half_spaces import ByNumber, HalfSpaces, sampler_of
+from tests.support.procedures import certify_radii
 
 SIGMA = 0.5
 UNIT = 10.0**-DECIMALS

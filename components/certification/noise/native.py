@@ -37,11 +37,11 @@ def cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root) / "smoothmix-pipeline"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    refuse_what_others_can_write(folder)
+    require_unwritable_by_others(folder)
     return folder
 
 
-def refuse_what_others_can_write(path: Path) -> None:
+def require_unwritable_by_others(path: Path) -> None:
     """Raises RuntimeError where another user owns `path` or may write to it: what lies there is run as this user."""
     found = path.stat()
     if found.st_uid != os.geteuid():
@@ -76,7 +76,7 @@ def _build() -> Path:
                 raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
             built.chmod(0o700)  # whatever the umask: it is loaded only where others cannot write to it
             built.replace(path)  # several processes may build it: each gives the same file
-    refuse_what_others_can_write(path)
+    require_unwritable_by_others(path)
     return path
 
 
