@@ -25,8 +25,9 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
 from benchmarks.hardware import has_bfloat16
-from components.certification.cohen import certify_image, certify_images
-from components.certification.sampling import Sampler
+from components.certification.cohen import certifying
+from components.certification.sampling import Sampler, answered
+from components.certification.side_by_side import certify_images
 from components.model import networks
 from components.tools.device import available_cores, use_device
 
@@ -123,7 +124,8 @@ def cpu_name() -> str:
 
 def certify_ours(sampler: Sampler, images: Tensor, n: int) -> list[Any]:
     def certify(image: Tensor, index: int) -> Any:
-        return certify_image(sampler, image, n0=N0, n=n, failure_prob=FAILURE_PROB, seed=0, index=index)
+        procedure = certifying(sampler.sigma, n0=N0, n=n, failure_prob=FAILURE_PROB)
+        return answered(procedure, sampler.stream(image, seed=0, index=index).count)
 
     workers = 1 if sampler.device.type == "cuda" else available_cores()
     return list(certify_images(enumerate(images), certify, workers=workers))

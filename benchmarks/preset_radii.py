@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from components import params
-from components.certification.cohen import certify_image, certify_images
-from components.certification.preset_radii import RadiiCertificate, certifiable, certify_radii
-from components.certification.sampling import Sampler
+from components.certification.cohen import certifying
+from components.certification.preset_radii import RadiiCertificate, certifiable, deciding
+from components.certification.sampling import Sampler, answered
+from components.certification.side_by_side import certify_images
 from components.certification.table import Certificate
 from components.data.prepared import load_description, load_split
 from components.data.streaming import to_unit_interval
@@ -53,14 +54,16 @@ def savings(sigma: float, recipe: params.Params, options: argparse.Namespace) ->
     shape = tuple(card.image_shape)
     sampler = Sampler(network, sigma, image_shape=shape, num_classes=len(card.classes), precision=card.precision)
     radii = certifiable(options.radii, options.n, settings.failure_prob, sigma)
-    facts: dict[str, Any] = {"n0": settings.n0, "failure_prob": settings.failure_prob, "seed": recipe.seed}
+    facts: dict[str, Any] = {"n0": settings.n0, "failure_prob": settings.failure_prob}
 
     def reference(image: Tensor, index: int) -> Certificate:
-        return certify_image(sampler, image, n=options.n, index=index, **facts)
+        procedure = certifying(sigma, n=options.n, **facts)
+        return answered(procedure, sampler.stream(image, seed=recipe.seed, index=index).count)
 
     def sequential(image: Tensor, index: int) -> RadiiCertificate:
         reject_prob = settings.sequential.reject_prob
-        return certify_radii(sampler, image, [radius], max_n=options.n, reject_prob=reject_prob, index=index, **facts)
+        procedure = deciding(sigma, [radius], max_n=options.n, reject_prob=reject_prob, index=index, **facts)
+        return answered(procedure, sampler.stream(image, seed=recipe.seed, index=index).count)
 
     def run(procedure: Callable[[Tensor, int], Any], what: str) -> list[Any]:
         with Progress(f"σ={sigma}, {what}", len(images), "images") as progress:

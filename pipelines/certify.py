@@ -9,31 +9,31 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 import torch.distributed
+from torch import Tensor
 
-from components.certification import preset_radii, table
-from components.certification.cohen import certify_images
+from components.certification import table
 from components.certification.procedures import PROCEDURES, Procedure
+from components.certification.rows import certify_missing, check_fit, common_facts, earlier_rows
 from components.certification.sampling import Sampler
-from components.certification.table import PartialTable, display_radius
+from components.certification.side_by_side import Stopping
+from components.certification.table import PartialTable
 from components.data.image_files import decoder_version
-from components.data.prepared import Description, Split, load_description
+from components.data.prepared import Split, load_description
 from components.data.streaming import FileSplit, open_split, to_unit_interval
 from components.model import weights
-from components.model.card import ModelCard
 from components.params import Params
-from components.tools.device import available_cores, use_device
-from components.tools.files import claim, read_json, write_json
+from components.tools.device import use_device
+from components.tools.files import claim, write_json
 from components.tools.hashing import derive_seed, hash_code, hash_value
-from components.tools.progress import Progress
 from pipelines import artifacts
-from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma
+from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, stop_requests
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +59,56 @@ def run(
     to: Path | None = None,
 ) -> None:
     deadline = time.monotonic() + 60 * max_minutes
-    model = model or artifacts.model(sigma)
+    job = set_up(params, sigma, model or artifacts.model(sigma))
+    partial_table = artifacts.partial_table(hash_value(job.identity))
+
+    with sharing() as (rank, size):
+        if rank == 0:
+            claim(partial_table)
+        together(size)
+        rows = PartialTable(partial_table, job.identity, job.procedure.columns, shard=rank)
+        if merge and rank == 0:
+            for folder in merge:
+                print(f"{rows.merge(folder)} new rows from {folder}")
+        together(size)
+        rows.lines = rows.reread()
+        with stop_requests() as stop_asked:
+            certify_shard(job, rows, job.indices[rank::size], Stopping(deadline, stop_asked))
+        rows.close()
+        if stop_asked() and size > 1:
+            raise KeyboardInterrupt  # the other processes, which may not have been asked, are not waited for
+        together(size)
+    lines = rows.reread()
+    if missing := sum(index not in lines for index in job.indices):
+        raise StoppedEarly(f"stopped after {len(job.indices) - missing} of {len(job.indices)} images")
+    if rank == 0:
+        write(job, lines, to or artifacts.certificates(sigma).parent)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is certified, and how."""
+
+    sampler: Sampler
+    procedure: Procedure
+    identity: dict[str, Any]
+    """All that a row is a function of, besides the image's number."""
+    split: Split | FileSplit
+    max_value: int
+    """The pixel value that stands for 1.0."""
+    indices: range
+    """The numbers of the images, among those of the split."""
+
+    def image(self, index: int) -> Tensor:
+        return to_unit_interval(torch.from_numpy(self.split.image(index)), self.max_value)
+
+
+def set_up(params: Params, sigma: float, model: Path) -> Job:
+    """Weights, images and procedure, checked against each other."""
     description = load_description(artifacts.DESCRIPTION)
     device = use_device(threads=1)  # images run side by side instead, which changes no result
     network, card = weights.load(model, device)
-    check_fit(card, description, sigma, model)
+    check_fit(card, sigma, description.image_shape, description.classes, model)
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))
     sampler = Sampler(
         network,
@@ -73,34 +118,35 @@ def run(
         precision=card.precision,
         compiled=params.certify.compile,
     )
-    seed = derive_seed(params.seed, "certify", str(sigma))
-    procedure = PROCEDURES[params.certify.mode](sampler, params.certify, seed)
-    identity = procedure.facts | common_facts(sampler, card, description, seed)
+    procedure = PROCEDURES[params.certify.mode](sigma, params.certify)
+    identity = procedure.facts | common_facts(sampler)
+    identity |= {
+        "sigma": sigma,
+        "seed": derive_seed(params.seed, "certify", str(sigma)),
+        "weights_sha256": card.weights_sha256,
+        "images_sha256": description.test_sha256,
+        "code_sha256": hash_code(artifacts.CERTIFICATION_CODE),
+    }
     if isinstance(split, FileSplit):
         identity["decoder"] = decoder_version()
     indices = range(0, len(split.labels), params.certify.every)
+    return Job(sampler, procedure, identity, split, description.max_value, indices)
 
-    with sharing() as (rank, size):
-        if rank == 0:
-            claim(artifacts.partial_table(hash_value(identity)))
-        together(size)
-        rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=rank)
-        if merge and rank == 0:
-            for folder in merge:
-                print(f"{rows.merge(folder)} new rows from {folder}")
-        together(size)
-        rows.lines = rows.reread()
-        certify_missing(procedure, sampler, rows, split, indices[rank::size], description.max_value, deadline)
-        rows.close()
-        together(size)
-    lines = rows.reread()
-    if missing := sum(index not in lines for index in indices):
-        raise StoppedEarly(f"stopped after {len(indices) - missing} of {len(indices)} images")
-    if rank == 0:
-        folder = to or artifacts.certificates(sigma).parent
-        rows_in_order = (lines[index] for index in indices)
-        table.write(folder / artifacts.certificates(sigma).name, rows_in_order, procedure.columns)
-        write_json(folder / artifacts.certificates_identity(sigma).name, identity)
+
+def certify_shard(job: Job, rows: PartialTable, indices: range, stopping: Stopping) -> None:
+    """Add this process's rows, unless they are there."""
+    earlier = earlier_rows(artifacts.partial_tables(), job.identity)
+    images: Any = {"image": job.image, "labels": job.split.labels}
+    certify_missing(job.procedure, job.sampler, rows, indices, **images, earlier=earlier, stopping=stopping)
+
+
+def write(job: Job, lines: dict[int, str], folder: Path) -> None:
+    """The table in the order of the images, and its identity: that of the rows, and which images they are of."""
+    sigma = job.identity["sigma"]
+    rows = (lines[index] for index in job.indices)
+    table.write(folder / artifacts.certificates(sigma).name, rows, job.procedure.columns)
+    which = {"every": job.indices.step, "images": len(job.indices)}
+    write_json(folder / artifacts.certificates_identity(sigma).name, job.identity | which)
 
 
 @contextmanager
@@ -120,92 +166,6 @@ def together(size: int) -> None:
     """Wait until all processes have come here."""
     if size > 1:
         torch.distributed.barrier()
-
-
-def certify_missing(
-    procedure: "Procedure",
-    sampler: Sampler,
-    rows: PartialTable,
-    split: Split | FileSplit,
-    indices: Sequence[int],
-    max_value: int,
-    deadline: float,
-) -> None:
-    """Certify those of the images that have no row yet, and add their rows; no further ones after the deadline."""
-    missing = [index for index in indices if index not in rows.lines]
-    earlier = earlier_rows(rows.identity)
-    images = ((index, to_unit_interval(torch.from_numpy(split.image(index)), max_value)) for index in missing)
-    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = 1 if sampler.device.type == "cuda" else max(1, cores)
-    process = f" (process {int(os.environ['RANK']) + 1})" if "RANK" in os.environ else ""
-    done = [rows.lines[index] for index in indices if index in rows.lines]
-    running = RunningMetrics(procedure.facts["mode"], procedure.watched_radius, done)
-    with Progress(f"certify σ={sampler.sigma}{process}", len(indices), "images", done=len(done)) as progress:
-        certificates = certify_images(
-            images, lambda image, index: procedure.certify(image, index, earlier.get(index)), workers=workers
-        )
-        for index, certificate in certificates:
-            line = procedure.format_row(index, int(split.labels[index]), certificate)
-            rows.append(index, line)
-            progress.advance(note=running.add(line))
-            if time.monotonic() >= deadline:
-                break
-
-
-class RunningMetrics:
-    """What the progress line says of the rows so far."""
-
-    def __init__(self, mode: str, watched_radius: float, lines: list[str]) -> None:
-        self._preset = mode == "sequential"  # whose radii were chosen, not found: their mean says nothing
-        self._radius, self._scores = watched_radius, [table.score(line) for line in lines]
-        self._samples, self._start = 0, time.monotonic()
-
-    def add(self, line: str) -> str:
-        """Count a new row; the metrics with it."""
-        self._scores.append(table.score(line))
-        self._samples += table.samples(line)
-        rate = self._samples / max(time.monotonic() - self._start, 1e-9)
-        scores = np.array(self._scores)
-        acr = "" if self._preset else f"ACR so far {display_radius(float(scores.mean()))}, "
-        accuracy = (scores >= self._radius).mean()
-        return f"{rate:,.0f} samples/s, {acr}certified accuracy at radius {self._radius:g}: {accuracy:.3f}"
-
-
-def earlier_rows(identity: dict[str, Any]) -> dict[int, str]:
-    """By image, the row with most samples of the same sequential certification at smaller n: to be topped up."""
-    if identity["mode"] != "sequential":
-        return {}
-    found = []
-    for folder in artifacts.partial_tables().glob("*/"):
-        other = read_json(folder / table.IDENTITY, f"remove {folder}")
-        if other["n"] < identity["n"] and other | {"n": identity["n"]} == identity:
-            found.append((other["n"], table.read_partial(folder, preset_radii.COLUMNS)))
-    return {index: line for _, lines in sorted(found, key=lambda item: item[0]) for index, line in lines.items()}
-
-
-def check_fit(card: ModelCard, description: Description, sigma: float, model: Path) -> None:
-    """Refuse weights that were trained for other data or another sigma."""
-    if card.sigma != sigma:
-        raise ValueError(f"{model} was trained at sigma {card.sigma}, not {sigma}: train it again")
-    if (card.image_shape, card.classes) != (description.image_shape, description.classes):
-        raise ValueError(f"{model} was trained on other image shapes or classes: train it again")
-
-
-def common_facts(sampler: Sampler, card: ModelCard, description: Description, seed: int) -> dict[str, Any]:
-    """What a row is a function of in every procedure, besides the image's number."""
-    return {
-        "sigma": card.sigma,
-        "seed": seed,
-        "weights_sha256": card.weights_sha256,
-        "precision": sampler.precision,
-        "compiled": sampler.compiled,
-        "block": sampler.block,
-        "threads": 1,
-        "images_sha256": description.test_sha256,
-        "device": sampler.device.type,
-        "torch": version("torch"),
-        "code_sha256": hash_code(artifacts.CERTIFICATION_CODE),
-    }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
@@ -26,14 +27,22 @@ def lower_bound(k: int, n: int, failure_prob: float) -> float:
 
 
 def certified_radius(p_lower: float, sigma: float) -> float:
-    """sigma * Phi^-1(p_lower), the L2 radius of Cohen et al. 2019 (theorem 1), rounded down.
+    """sigma * Phi^-1(p_lower), the L2 radius of Cohen et al. 2019 (theorem 1), rounded down; of the sigma drawn.
 
     Raises:
         ValueError: p_lower outside (1/2, 1): there is nothing to certify.
     """
     if not 0.5 < p_lower < 1:
         raise ValueError(f"p_lower is {p_lower!r}: a radius needs 1/2 < p_lower < 1")
-    return round_down(sigma * float(ndtri(p_lower)))
+    return round_down(drawn_sigma(sigma) * float(ndtri(p_lower)))
+
+
+def drawn_sigma(sigma: float) -> float:
+    """The sigma that radii may count on: that of the noise, which is scaled in float32, where this is the smaller one.
+
+    For example, float32 makes 1.4 into 1.39999998: a radius for 1.4 itself would be too large in the eighth decimal.
+    """
+    return min(sigma, float(np.float32(sigma)))
 
 
 def largest_radius(n: int, failure_prob: float, sigma: float) -> float:

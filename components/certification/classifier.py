@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,8 +68,8 @@ class TooSlow(ValueError):
 class SmoothedClassifier:
     """The smoothed classifier of trained weights; every answer has fresh, unpredictable noise.
 
-    Each certificate is wrong with probability failure_prob at most, over its own noise. Who asks again until an answer
-    pleases has spent that probability as often as they asked.
+    Each certificate is wrong with probability failure_prob at most, over its own noise. Whoever repeats a request until
+    the answer pleases must count that probability once per request.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class SmoothedClassifier:
     def predict(self, images: Tensor, *, n: int = 1000, failure_prob: float | None = None) -> Tensor:
         """The smoothed classifier's class of each image, without a radius: int64 (B,), -1 where it abstains.
 
-        A class is not the true one's with probability `failure_prob` at most.
+        The class that it gives differs from the smoothed classifier's true one with probability `failure_prob` at most.
 
         Args:
             images: float32 (B, C, H, W) in [0, 1].
@@ -175,9 +176,9 @@ class SmoothedClassifier:
             raise ValueError(f"radius is {radius!r}: must be a number that is not negative")
         if n < FIRST_LOOK:
             raise ValueError(f"n is {n}: at least {FIRST_LOOK} samples are needed at a preset radius")
-        max_n = last_look(n)
-        next(deciding(sigma, [radius], n0=N0, max_n=max_n, failure_prob=failure_prob, index=0))  # it checks the radius
-        return lambda index: deciding(sigma, [radius], n0=N0, max_n=max_n, failure_prob=failure_prob, index=index)
+        procedure = partial(deciding, sigma, [radius], n0=N0, max_n=last_look(n), failure_prob=failure_prob)
+        next(procedure(index=0))  # it checks the radius
+        return lambda index: procedure(index=index)
 
     def _check(self, images: Any, n: Any, failure_prob: Any) -> None:
         """Refuse what no procedure can answer; the values of the images are checked with the first sample."""

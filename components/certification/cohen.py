@@ -1,16 +1,11 @@
-"""The procedures of Cohen et al. 2019: CERTIFY (algorithm 2) and PREDICT (algorithm 1), and many images at once."""
+"""The procedures of Cohen et al. 2019: CERTIFY (algorithm 2) and PREDICT (algorithm 1)."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
-import torch
 from scipy.stats import betabinom, binomtest
-from torch import Tensor
 
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.sampling import Counting, Sampler, answered
+from components.certification.sampling import Counting
 from components.certification.table import ABSTAIN, Certificate
 
 FUTILITY = 1e-6
@@ -18,39 +13,15 @@ FUTILITY = 1e-6
 FIRST_LOOK = 1000
 """Samples before early abstention looks first; then at each doubling."""
 
-T = TypeVar("T")
-
-
-def certify_image(
-    sampler: Sampler,
-    image: Tensor,
-    *,
-    n0: int,
-    n: int,
-    failure_prob: float,
-    seed: int,
-    index: int,
-    early_abstention: bool = False,
-) -> Certificate:
-    """Choose a class on `n0` samples, bound its probability on `n` fresh ones.
-
-    Args:
-        image: float32 (C, H, W) in [0, 1].
-        seed, index: key the noise; samples 0 to n0 select, samples n0 to n0 + n estimate.
-        early_abstention: abstain, with fewer samples and p_lower 0, once a radius has become improbable.
-
-    Raises:
-        ValueError: the image is not finite or leaves [0, 1].
-        FloatingPointError: a logit is not finite.
-    """
-    procedure = certifying(sampler.sigma, n0=n0, n=n, failure_prob=failure_prob, early_abstention=early_abstention)
-    return answered(procedure, sampler.stream(image, seed=seed, index=index).count)
-
 
 def certifying(
     sigma: float, *, n0: int, n: int, failure_prob: float, early_abstention: bool = False
 ) -> Counting[Certificate]:
-    """The procedure of `certify_image`, for samples that are drawn elsewhere."""
+    """Choose a class on the first `n0` samples, bound its probability on `n` fresh ones.
+
+    Args:
+        early_abstention: abstain, with fewer samples and p_lower 0, once a radius has become improbable.
+    """
     selected = int((yield n0).argmax())
     counts, look = (yield 0), FIRST_LOOK
     if early_abstention:
@@ -87,47 +58,13 @@ def hits_needed(n: int, failure_prob: float) -> int:
     return high
 
 
-def predict_image(sampler: Sampler, image: Tensor, *, n: int, failure_prob: float, seed: int, index: int) -> int:
+def predicting(*, n: int, failure_prob: float) -> Counting[int]:
     """The smoothed classifier's class, without a radius; `ABSTAIN` where two classes are too close to tell.
 
     The answer differs from the true one with probability `failure_prob` at most (a two-sided binomial test of the two
     most frequent classes; Hung and Fithian 2019).
     """
-    procedure = predicting(n=n, failure_prob=failure_prob)
-    return answered(procedure, sampler.stream(image, seed=seed, index=index).count)
-
-
-def predicting(*, n: int, failure_prob: float) -> Counting[int]:
-    """The procedure of `predict_image`, for samples that are drawn elsewhere."""
     counts = yield n
     first, second = (int(label) for label in (-counts).argsort(stable=True)[:2])
     test = binomtest(int(counts[first]), int(counts[first] + counts[second]), 0.5)
     return first if test.pvalue <= failure_prob else ABSTAIN
-
-
-def certify_images(
-    images: Iterable[tuple[int, Tensor]], certify: Callable[[Tensor, int], T], *, workers: int
-) -> Iterator[tuple[int, T]]:
-    """`certify(image, index)` of each (index, image), in their order, `workers` of them side by side.
-
-    Each image is computed by one thread, with one thread per operation: `workers` changes no certificate.
-    """
-    torch.set_num_threads(1)
-    pending = iter(images)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        # few at once: an image is decoded when its turn comes, and a stop waits for those in flight alone
-        futures = [(index, pool.submit(certify, image, index)) for index, image in take(pending, 2 * workers)]
-        try:
-            while futures:
-                index, future = futures.pop(0)
-                yield index, future.result()
-                futures += [(index, pool.submit(certify, image, index)) for index, image in take(pending, 1)]
-        finally:
-            for _, future in futures:
-                future.cancel()
-
-
-def take(items: Iterator[T], num: int) -> Iterator[T]:
-    """The next `num` items, or what is left of them."""
-    for _, item in zip(range(num), items, strict=False):
-        yield item

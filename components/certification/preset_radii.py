@@ -27,11 +27,10 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, log_ndtr, ndtr
-from torch import Tensor
 
 from components.certification import table
-from components.certification.bounds import DECIMALS, certified_radius, round_down
-from components.certification.sampling import Counting, Sampler, answered
+from components.certification.bounds import DECIMALS, certified_radius, drawn_sigma, round_down
+from components.certification.sampling import Counting
 from components.certification.table import ABSTAIN
 
 FIRST_LOOK = 50
@@ -107,47 +106,6 @@ def parse_row(line: str, radii: Sequence[float]) -> RadiiCertificate:
     return RadiiCertificate(int(values["selected"]), answers, counts, int(values["n0"]), float(values["p_lower"]))
 
 
-def certify_radii(
-    sampler: Sampler,
-    image: Tensor,
-    radii: Sequence[float],
-    *,
-    n0: int,
-    max_n: int,
-    failure_prob: float,
-    reject_prob: float = 1e-4,
-    seed: int,
-    index: int,
-    earlier: RadiiCertificate | None = None,
-) -> RadiiCertificate:
-    """Choose a class on samples 0 to n0, decide the radii on samples n0 to n0 + max_n at most.
-
-    Args:
-        image: float32 (C, H, W) in [0, 1].
-        radii: increasing; 0 asks for p > 1/2 at the image itself.
-        max_n: a look (see `next_look`), so that a top-up sees the same batches and looks as one long run.
-        seed, index: key the noise.
-        earlier: what a smaller max_n gave, with all else equal: the result is that of an uninterrupted run.
-
-    Raises:
-        ValueError: bad image, radii, max_n or probabilities; a radius that max_n samples cannot certify even if all
-            hit; an `earlier` of other radii, n0 or settings.
-        FloatingPointError: a logit is not finite.
-    """
-    procedure = deciding(
-        sampler.sigma,
-        radii,
-        n0=n0,
-        max_n=max_n,
-        failure_prob=failure_prob,
-        reject_prob=reject_prob,
-        index=index,
-        earlier=earlier,
-    )
-    start = n0 + earlier.n if earlier else 0
-    return answered(procedure, sampler.stream(image, seed=seed, index=index, start=start).count)
-
-
 def deciding(
     sigma: float,
     radii: Sequence[float],
@@ -159,7 +117,19 @@ def deciding(
     index: int,
     earlier: RadiiCertificate | None = None,
 ) -> Counting[RadiiCertificate]:
-    """The procedure of `certify_radii`, for samples drawn elsewhere: from 0 on, or after those of `earlier`."""
+    """Choose a class on the first `n0` samples, decide the radii on `max_n` more at most.
+
+    Args:
+        radii: increasing; 0 asks for p > 1/2 at the image itself.
+        max_n: a look (see `next_look`), so that a top-up sees the same looks as one long run.
+        index: the image's number, for messages.
+        earlier: what a smaller max_n gave, with all else equal. The samples must then go on after its own (n0 + its n
+            of them), and the result is that of an uninterrupted run.
+
+    Raises:
+        ValueError: bad radii, max_n or probabilities; a radius that max_n samples cannot certify even if all hit; an
+            `earlier` of other radii, n0 or settings.
+    """
     check(radii, max_n, sigma, failure_prob, reject_prob)
     look = partial(look_at, sigma=sigma, failure_prob=failure_prob, reject_prob=reject_prob)
     if earlier is None:
@@ -185,7 +155,7 @@ def look_at(answer: Answer, k: int, t: int, *, sigma: float, failure_prob: float
     """The answer after a look at `k` hits in `t` samples: what was decided stays."""
     if answer.decision != "undecided":
         return answer
-    decision = decide(k, t, answer.radius / sigma, failure_prob, reject_prob).item()
+    decision = decide(k, t, answer.radius / drawn_sigma(sigma), failure_prob, reject_prob).item()
     return Answer(answer.radius, decision, k, t)
 
 
@@ -248,7 +218,7 @@ def certifiable(radii: Sequence[float], max_n: int, failure_prob: float, sigma: 
 
 
 def check(radii: Sequence[float], max_n: int, sigma: float, failure_prob: float, reject_prob: float) -> None:
-    """Refuse, by name, what `certify_radii` cannot answer."""
+    """Refuse, by name, what `deciding` cannot answer."""
     for name, prob in (("failure_prob", failure_prob), ("reject_prob", reject_prob)):
         if not 0 < prob < 0.5:
             raise ValueError(f"{name} is {prob!r}: must be > 0 and < 0.5")

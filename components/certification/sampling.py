@@ -16,8 +16,8 @@ from components.certification.noise.native import cache_folder
 
 T = TypeVar("T")
 Counting = Generator[int, np.ndarray, T]
-"""A procedure for one image: it asks for the counts of its next so many samples until it has an answer. Whoever draws
-the samples may draw those of other images beside them."""
+"""A procedure for one image. Until it has an answer it yields a number of samples, and is sent how often each class won
+among the next samples of that number. Whoever draws them may draw those of other images beside them."""
 
 BLOCK = {"cpu": 250, "cuda": 5005}
 """Samples in one forward, for images of up to 3 x 32 x 32 values: fewer leave the cores idle between forwards, more
@@ -80,10 +80,10 @@ class Sampler:
         self.compiled = compiled and self._compile(image_shape)
 
     def _compile(self, image_shape: tuple[int, ...]) -> bool:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         start = time.perf_counter()
         candidate = torch.compile(classify, dynamic=False, fullgraph=True)
         try:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
             with torch.inference_mode():
                 candidate(self.network, torch.zeros(self.block, *image_shape, device=self.device), self.precision)
         except Exception as error:  # whatever the compiler trips over, the eager network is right
@@ -95,18 +95,27 @@ class Sampler:
         print(f"network compiled in {seconds:.1f} s (later starts find it in {cache_folder()})", file=sys.stderr)
         return True
 
-    def stream(self, image: Tensor, *, seed: int, index: int, start: int = 0) -> "Stream":
+    def stream(
+        self,
+        image: Tensor,
+        *,
+        seed: int,
+        index: int,
+        start: int = 0,
+        before_block: Callable[[], None] = lambda: None,
+    ) -> "Stream":
         """The classes of the noisy copies of an image, from sample `start` on.
 
         Args:
             image: float32 (C, H, W).
             seed, index: key the noise.
+            before_block: called before each block of samples; may raise to give up.
 
         Raises:
             ValueError: the image is not float32, not finite or leaves [0, 1].
         """
         check_image(image, index)
-        return Stream(self, image.to(self.device), seed, index, start)
+        return Stream(self, image.to(self.device), seed, index, start, before_block)
 
     @torch.inference_mode()
     def predictions(self, image: Tensor, seed: int, index: int, block: int) -> Tensor:
@@ -139,8 +148,11 @@ class Sampler:
 class Stream:
     """The samples of one image, in their order, each given out once: what was used to select is never used to bound."""
 
-    def __init__(self, sampler: Sampler, image: Tensor, seed: int, index: int, start: int) -> None:
+    def __init__(
+        self, sampler: Sampler, image: Tensor, seed: int, index: int, start: int, before_block: Callable[[], None]
+    ) -> None:
         self._sampler, self._image, self._seed, self._index = sampler, image, seed, index
+        self._before_block = before_block
         self.position = start
         """The next sample."""
         self._ready = torch.empty(0, dtype=torch.int64, device=image.device)
@@ -157,6 +169,7 @@ class Stream:
         stop = self.position + num
         while self.position < stop:
             if not len(self._ready):
+                self._before_block()
                 block, done = divmod(self.position, self._sampler.block)
                 self._ready = self._sampler.predictions(self._image, self._seed, self._index, block)[done:]
             take = min(len(self._ready), stop - self.position)

@@ -109,7 +109,7 @@ class PartialTable:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.identity, self._columns = folder, identity, columns
         if (folder / IDENTITY).exists():
-            refuse_other_identity(folder, identity)
+            require_same_identity(folder, identity)
         else:
             write_json(folder / IDENTITY, identity)
         own = folder / f"rows-{shard}.tsv"
@@ -132,7 +132,7 @@ class PartialTable:
         Raises:
             ValueError: it has another identity (weights, precision, seed, n, ...): the differences are named.
         """
-        refuse_other_identity(folder, self.identity)
+        require_same_identity(folder, self.identity)
         new = {i: line for i, line in read_partial(folder, self._columns).items() if i not in self.lines}
         for index, line in new.items():
             self.append(index, line)
@@ -145,7 +145,7 @@ class PartialTable:
 IDENTITY = "identity.json"
 
 
-def refuse_other_identity(folder: Path, identity: dict[str, Any]) -> None:
+def require_same_identity(folder: Path, identity: dict[str, Any]) -> None:
     """Raises ValueError naming what differs between the identity in `folder` and `identity`."""
     found = read_json(folder / IDENTITY, "copy the whole folder of a partial table")
     names = [name for name in {**identity, **found} if identity.get(name) != found.get(name)]

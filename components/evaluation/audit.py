@@ -1,4 +1,5 @@
-"""Does a table of certificates stand? What follows from its own rows, and a trial of a sample of them with fresh noise.
+"""Does a table of certificates stand? What follows from its images' labels and from its own rows, and a trial of a
+sample of them with fresh noise.
 
 A row that answers class c with p_lower and a radius claims that the probability p of c under the noise is at least
 p_claimed = max(p_lower, Phi(radius / sigma)). With k hits in n fresh samples the row is contradicted where k hits or
@@ -12,19 +13,57 @@ often than that variable does. The images must be drawn from all rows, those tha
 alone, the share of wrong ones is not bounded by failure_prob.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from components.certification.bounds import DECIMALS, certified_radius, lower_bound
+from components.certification.bounds import DECIMALS, certified_radius, drawn_sigma, lower_bound
 from components.certification.preset_radii import anytime_lower_bound, decide
 from components.certification.table import ABSTAIN
 
 TOLERANCE = 1.5 * 10**-DECIMALS
 """Between two computations of one written number: other versions of the libraries may floor it differently."""
+
+
+def unlike_the_images(table: pd.DataFrame, labels: np.ndarray, identity: dict) -> list[str]:
+    """What of a table does not fit the images that it is of; nothing where it has a row for each, with its label.
+
+    A table is of every k-th image of the test split, in their order. Its identity names k (`every`) and the number of
+    images; an older table's does not, and its second row's number is taken for k.
+
+    Args:
+        labels: of all images of the split, int (N,).
+    """
+    known = table["idx"].isin(range(len(labels)))
+    if not known.all():
+        return [f"{(~known).sum()} rows are of images that the test split has not ({named(table['idx'][~known])})"]
+    indices, findings = table["idx"].to_numpy(dtype=np.int64), []
+    wrong = table["label"].to_numpy() != labels[indices]
+    if wrong.any():
+        findings.append(f"{wrong.sum()} rows have another label than the test split (images {named(indices[wrong])})")
+    every = identity.get("every", max(1, int(np.diff(indices[:2]).sum())) if len(indices) > 1 else len(labels))
+    if not isinstance(every, int) or every < 1:
+        return [*findings, f"its identity says every = {every!r}"]
+    expected = np.arange(0, len(labels), every)
+    if identity.get("images", len(expected)) != len(expected):
+        findings.append(f"its identity says {identity['images']} images, where every = {every} gives {len(expected)}")
+    if not np.array_equal(indices, expected):
+        missing, more = np.setdiff1d(expected, indices), np.setdiff1d(indices, expected)
+        what = [f"without {named(missing)}"] if len(missing) else []
+        what += [f"with {named(more)}"] if len(more) else []
+        findings.append(
+            f"its rows are not those of images 0, {every}, {2 * every}, ...: {' and '.join(what) or 'moved'}"
+        )
+    return findings
+
+
+def named(indices: Iterable[int], most: int = 5) -> str:
+    """The first few numbers of images."""
+    indices = list(indices)
+    return ", ".join(map(str, indices[:most])) + (", ..." if len(indices) > most else "")
 
 
 def inconsistent_rows(table: pd.DataFrame, identity: dict) -> list[int]:
@@ -63,16 +102,16 @@ def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[floa
     hits = counts[row["selected"]]
     if len(looks) != len(identity["radii"]) or any(k > hits or not k <= t <= sum(counts) for k, t in looks):
         return 0.0, 0.0
-    failure_prob, accepted = identity["failure_prob"], [0.0]
+    failure_prob, accepted, sigma = identity["failure_prob"], [0.0], drawn_sigma(identity["sigma"])
     for radius, (k, t) in zip(identity["radii"], looks, strict=True):
-        if decide(k, t, radius / identity["sigma"], failure_prob, identity["reject_prob"]).item() == "accept":
+        if decide(k, t, radius / sigma, failure_prob, identity["reject_prob"]).item() == "accept":
             accepted.append(radius)
     return max(anytime_lower_bound(k, t, failure_prob) for k, t in looks), max(accepted)
 
 
 def claimed_probability(predict: int, p_lower: float, radius: float, sigma: float) -> float:
     """What a row says p is at least; 0 where it abstains and claims nothing."""
-    return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / sigma)), 0.5)
+    return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / drawn_sigma(sigma))), 0.5)
 
 
 def is_contradicted(k: int, n: int, p_claimed: float, failure_prob: float) -> bool:

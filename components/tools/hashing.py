@@ -18,11 +18,16 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SOURCES = {".py", ".cpp"}
+"""What a file of code ends with. What lies beside them (byte code, an editor's copies) changes no result."""
+
+
 def hash_code(paths: Iterable[Path]) -> str:
-    """SHA-256 over Python files and, recursively, the Python files of folders; names count relative to each path."""
+    """SHA-256 over files of code and, recursively, those of folders; names count relative to each path."""
     digest = hashlib.sha256()
     for path in paths:
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        files = sorted(file for file in path.rglob("*") if file.suffix in SOURCES) if path.is_dir() else [path]
+        for file in files:
             digest.update(f"{path.name}/{file.relative_to(path)}:{hash_file(file)}\n".encode())
     return digest.hexdigest()
 

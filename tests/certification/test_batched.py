@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from components.certification.batched import answer_together
-from components.certification.cohen import certify_image, certifying, predict_image, predicting
+from components.certification.cohen import certifying, predicting
 from components.certification.noise import noisy_copies
-from components.certification.preset_radii import certify_radii, deciding, last_look, next_look
+from components.certification.preset_radii import deciding, last_look, next_look
 from tests.support.half_spaces import HalfSpaces, four_classes, sampler_of
+from tests.support.procedures import certify_image, certify_radii, predict_image
 
 SIGMA, SHAPE = 0.5, (1, 4, 4)
 

@@ -5,16 +5,21 @@ from decimal import Decimal
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
 from components.certification.bounds import (
     DECIMALS,
     certified_radius,
+    drawn_sigma,
     largest_radius,
     lower_bound,
     round_down,
 )
+from components.certification.noise import noisy_copies
+from components.certification.noise.reference import gaussian_noise
 from components.params import smallest_n
 
 UNIT = 10.0**-DECIMALS
@@ -95,10 +100,29 @@ def test_the_written_radius_never_exceeds_the_exact_one_and_is_close_to_it():
     random = [0.5 + 0.5 * rng.random(300), 1 - 10 ** rng.uniform(-9, -1, 300), 0.5 + 10 ** rng.uniform(-9, -1, 300)]
     for p in np.concatenate(random):
         sigma = float(rng.choice([0.12, 0.25, 0.5, 1.0, 2.0, rng.uniform(0.01, 3)]))
-        radius, exact = certified_radius(float(p), sigma), sigma * exact_quantile(float(p))
+        radius, exact = certified_radius(float(p), sigma), drawn_sigma(sigma) * exact_quantile(float(p))
         assert mpmath.mpf(str(written(radius))) <= exact
         assert mpmath.mpf(radius) <= exact
         assert exact - 2 * UNIT <= radius
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.12, 0.7, 1.4, 2.8])
+def test_radii_hold_for_the_noise_that_is_drawn(sigma):
+    """Noise is scaled in float32, which makes .7, 1.4 and 2.8 smaller and the others larger."""
+    noise = gaussian_noise(seed=1, index=0, start=0, stop=1, values=64)
+    drawn = noisy_copies(torch.zeros(1, 8, 8), sigma, seed=1, index=0, start=0, stop=1).numpy().ravel()
+    assert np.array_equal(drawn, np.float32(sigma) * noise.ravel())
+    for p in (0.6, 0.9, 0.9999):
+        quantile = exact_quantile(p)
+        allowed = min(mpmath.mpf(sigma), mpmath.mpf(float(np.float32(sigma)))) * quantile
+        assert allowed - 2 * UNIT <= certified_radius(p, sigma) <= allowed
+
+
+@pytest.mark.parametrize("sigma", [0.125, 0.25, 0.5, 0.75, 1.0, 2.0])
+def test_a_sigma_that_float32_holds_is_taken_as_it_is(sigma):
+    assert drawn_sigma(sigma) == sigma
+    for p in np.linspace(0.5001, 0.9999, 50):
+        assert certified_radius(float(p), sigma) == round_down(sigma * float(ndtri(p)))
 
 
 def test_rounding_down_never_rounds_up():

@@ -9,9 +9,11 @@ from scipy import stats
 
 from components.certification import cohen
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.cohen import certify_image, certify_images, hits_needed, is_futile, predict_image
+from components.certification.cohen import hits_needed, is_futile
+from components.certification.side_by_side import certify_images
 from components.certification.table import ABSTAIN
 from tests.support.half_spaces import ByNumber, HalfSpaces, sampler_of
+from tests.support.procedures import certify_image, predict_image
 
 SIGMA = 0.5
 IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -266,19 +268,58 @@ def test_a_kept_library_is_not_compiled_again_and_a_damaged_one_not_used(own_cac
     assert kept.stat().st_mtime_ns == before
     monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache / "other"))
     damaged = native.cache_folder() / kept.name  # elsewhere: a process opens a library of one name but once
-    damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"no library")
     assert loaded() is None
     assert "drawn by numpy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702])
+def test_nothing_is_loaded_from_a_folder_where_others_can_write(own_cache, capsys, mode):
+    native.cache_folder().chmod(mode)
+    assert loaded() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "drawn by numpy" in line
+    assert "other users can write to" in line
+    assert "XDG_CACHE_HOME" in line
+
+
+def test_nothing_is_loaded_from_another_user_s_folder(own_cache, monkeypatch, capsys):
+    owner = native.cache_folder().stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert loaded() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "belongs to another user" in line
+
+
+def test_a_library_that_others_can_write_to_is_not_loaded(own_cache, capsys):
+    if native.load() is None:
+        pytest.skip("no C++ compiler here")
+    native._build().chmod(0o666)
+    assert loaded() is None
+    assert "other users can write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_what_is_compiled_is_this_user_s_whatever_the_umask(own_cache, umask):
+    if native.load() is None:
+        pytest.skip("no C++ compiler here")
+    before = os.umask(umask)
+    try:
+        assert loaded() is not None
+        assert native._build().exists()
+    finally:
+        os.umask(before)
 
 
 # --- the GPU's kernel --------------------------------------------------------------------------------------------
 
 INTERPRETED = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np, torch, triton
-from components.certification.noise import cuda
-from components.certification.noise.cuda import QUADS, noisy_copies_cuda, words_kernel
+from components.certification.noise.cuda import QUADS, noisy_copies_cuda
+from tests.support.words_kernel import words_kernel
 keys = np.load(sys.argv[1])
 out = {}
 for i, (seed, index, start, values) in enumerate(keys.tolist()):
@@ -312,3 +353,63 @@ def test_the_gpu_s_kernel_draws_the_same_words_and_within_rounding_the_same_norm
         assert np.array_equal(out[f"words{i}"], np.stack(philox(counter, seed), axis=1))
         expected = 0.25 + 0.5 * gaussian_noise(seed, index, start, start + 2, values)
         assert np.abs(out[f"copies{i}"].reshape(2, values) - expected).max() < 1e-6
+
+
+class OnGpu(torch.Tensor):
+    """A tensor in memory that says it is on GPU 1."""
+
+    is_cuda = True
+
+    def get_device(self):
+        return 1
+
+
+class Launches:
+    """Stands for the kernel: notes the thread's current device at each launch."""
+
+    def __init__(self, current, error=None):
+        self.current, self.error, self.devices = current, error, []
+
+    def __getitem__(self, grid):
+        return self.launch
+
+    def launch(self, *_):
+        self.devices.append(getattr(self.current, "device", 0))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The kernel's stand-in, and torch's current device of each thread as CUDA keeps it: 0 in a new thread."""
+    cuda = pytest.importorskip("components.certification.noise.cuda", reason="Triton is not installed")
+    current = threading.local()
+
+    def exchange(device):
+        before, current.device = getattr(current, "device", 0), device
+        return before
+
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
+    monkeypatch.setattr(cuda, "noisy_kernel", Launches(current))
+    return cuda.noisy_kernel
+
+
+def launch_for_gpu_1():
+    from components.certification.noise.cuda import noisy_copies_cuda
+
+    noisy_copies_cuda(torch.zeros(1, 2, 2).as_subclass(OnGpu), 0.5, seed=1, index=2, start=0, stop=3)
+
+
+def test_the_kernel_is_launched_on_the_image_s_gpu_from_any_thread(launches):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(launch_for_gpu_1).result()
+        after = pool.submit(lambda: getattr(launches.current, "device", 0)).result()
+    assert launches.devices == [1]
+    assert after == 0, "the thread's device is as it was"
+
+
+def test_a_kernel_that_cannot_be_kept_on_disk_is_one_line_with_the_remedy(launches):
+    launches.error = PermissionError(13, "Permission denied", "/.triton")
+    with pytest.raises(OSError, match=r"'/\.triton'.*set TRITON_CACHE_DIR"):
+        launch_for_gpu_1()

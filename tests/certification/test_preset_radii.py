@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from components.certification import table
+from components.certification import preset_radii, table
 from components.certification.bounds import DECIMALS
 from components.certification.preset_radii import (
     COLUMNS,
@@ -18,7 +18,6 @@ from components.certification.preset_radii import (
     Answer,
     anytime_lower_bound,
     certifiable,
-    certify_radii,
     check_size,
     decide,
     format_row,
@@ -29,6 +28,7 @@ from components.certification.preset_radii import (
 )
 from components.certification.table import ABSTAIN
 from tests.support.half_spaces import ByNumber, HalfSpaces, sampler_of
+from tests.support.procedures import certify_radii
 
 SIGMA = 0.5
 UNIT = 10.0**-DECIMALS
@@ -279,6 +279,15 @@ def test_radii_below_the_exact_one_are_accepted_and_those_above_rejected():
 def test_radii_scale_with_sigma():
     assert decisions(run(at(0.5, 0.25), [0.4, 0.6])) == ["accept", "reject"]
     assert decisions(run(at(0.5, 1.0), [0.4, 0.6])) == ["accept", "reject"]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.4, 0.1, SIGMA])
+def test_radii_are_decided_for_the_sigma_that_is_drawn(sigma, monkeypatch):
+    """In float32, which makes .7 and 1.4 smaller."""
+    asked = []
+    monkeypatch.setattr(preset_radii, "decide", lambda k, t, z, *_: asked.append(z) or np.array("accept"))
+    run(at(5.0, sigma), [0.2])
+    assert set(asked) == {0.2 / min(sigma, float(np.float32(sigma)))}
 
 
 def test_the_other_side_of_the_border_is_another_class():

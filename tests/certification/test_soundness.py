@@ -18,16 +18,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from components.certification import cohen, preset_radii
 from components.certification.bounds import certified_radius, lower_bound
-from components.certification.cohen import certify_image, is_futile
-from components.certification.preset_radii import (
-    anytime_lower_bound,
-    certify_radii,
-    decide,
-    largest_preset_radius,
-    next_look,
-)
+from components.certification.cohen import is_futile
+from components.certification.preset_radii import anytime_lower_bound, decide, largest_preset_radius, next_look
 from components.certification.table import ABSTAIN, Certificate, format_row
 from tests.support.half_spaces import HalfSpaces, sampler_of
+from tests.support.procedures import certify_image, certify_radii
 
 IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
 SIGMAS = (0.12, 0.25, 0.5, 1.0)

@@ -1,4 +1,4 @@
-"""The noise of noise.py inside a GPU kernel: drawn, scaled and added to the image in registers, written once.
+"""The noise of `reference.py` inside a GPU kernel: drawn, scaled and added to the image in registers, written once.
 
 Runs without a GPU in Triton's interpreter (TRITON_INTERPRET=1, set before this file is imported).
 """
@@ -61,18 +61,6 @@ def words(seed, index, start, quads, QUADS: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit(do_not_specialize=["seed", "index", "start"])
-def words_kernel(out, seed, index, start, quads, QUADS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The integers alone, (samples, 4, quads): what the test holds against the reference."""
-    (a, b, c, d), quad = words(seed, index, start, quads, QUADS)
-    row = out + tl.program_id(0).to(tl.int64) * 4 * quads + quad
-    inside = quad < quads
-    tl.store(row, a.to(tl.int64), inside)
-    tl.store(row + quads, b.to(tl.int64), inside)
-    tl.store(row + 2 * quads, c.to(tl.int64), inside)
-    tl.store(row + 3 * quads, d.to(tl.int64), inside)
-
-
-@triton.jit(do_not_specialize=["seed", "index", "start"])
 def noisy_kernel(out, image, sigma, seed, index, start, values, quads, QUADS: tl.constexpr):  # type: ignore[no-untyped-def]
     (a, b, c, d), quad = words(seed, index, start, quads, QUADS)
     row = out + tl.program_id(0).to(tl.int64) * values
@@ -91,10 +79,22 @@ def add_noise(row, image, sigma, normal, position, inside):  # type: ignore[no-u
 
 
 def noisy_copies_cuda(image: Tensor, sigma: float, *, seed: int, index: int, start: int, stop: int) -> Tensor:
-    """See `noise.noisy_copies`."""
+    """See `noise.noisy_copies`.
+
+    Raises:
+        OSError: Triton cannot keep the compiled kernel on disk.
+    """
     values, samples = image.numel(), stop - start
     quads = -(-values // 4)
     out = torch.empty((samples, *image.shape), device=image.device)
     grid = (samples, triton.cdiv(quads, QUADS))
-    noisy_kernel[grid](out, image.contiguous(), sigma, seed, index, start, values, quads, QUADS)
+    # Triton launches on the thread's current device, whatever device the tensors are on, and a new thread's is GPU 0.
+    with torch.cuda.device_of(image):  # type: ignore[no-untyped-call]
+        try:
+            noisy_kernel[grid](out, image.contiguous(), sigma, seed, index, start, values, quads, QUADS)
+        except OSError as error:
+            raise OSError(
+                f"Triton cannot keep its compiled kernel ({error}): set TRITON_CACHE_DIR to a folder where this user "
+                "may write"
+            ) from None
     return out

@@ -1,4 +1,4 @@
-// The noise of noise.py, compiled: the same operations on the same bits. Build without contraction of a * b + c
+// The noise of reference.py, compiled: the same operations on the same bits. Build without contraction of a * b + c
 // (-ffp-contract=off), or the rounding differs.
 #include <cmath>
 #include <cstdint>

@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -27,9 +28,26 @@ FLAGS = [
 
 
 def cache_folder() -> Path:
-    """Where what is compiled for this machine is kept."""
+    """Where what is compiled for this machine is kept; made where it is not there yet, for this user alone.
+
+    Raises:
+        OSError: it cannot be made.
+        RuntimeError: others can write there.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "smoothmix-pipeline"
+    folder = Path(root) / "smoothmix-pipeline"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    require_unwritable_by_others(folder)
+    return folder
+
+
+def require_unwritable_by_others(path: Path) -> None:
+    """Raises RuntimeError where another user owns `path` or may write to it: what lies there is run as this user."""
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        raise RuntimeError(f"{path} belongs to another user: set XDG_CACHE_HOME to a folder of your own")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RuntimeError(f"other users can write to {path}: remove it, or set XDG_CACHE_HOME to a folder of your own")
 
 
 @functools.cache
@@ -50,14 +68,15 @@ def _build() -> Path:
     key = hash_value([SOURCE.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
     path = cache_folder() / f"noise-{key[:16]}.so"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / path.name
             command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(SOURCE), "-o", str(built)]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
+            built.chmod(0o700)  # whatever the umask: it is loaded only where others cannot write to it
             built.replace(path)  # several processes may build it: each gives the same file
+    require_unwritable_by_others(path)
     return path
 
 

@@ -1,0 +1,132 @@
+"""The certify stage as a process: stopped on request and at its time budget."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from components.data.prepared import prepare, save_description, save_split
+from components.data.sources import Source
+from components.model import networks, weights
+from pipelines import artifacts
+
+ROOT = Path(__file__).parents[2]
+SIGMA = 0.5
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A workspace with 40 test images of 8x8, every second of which is certified, and a network that knows nothing."""
+    folder = tmp_path_factory.mktemp("prepared")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 17, (80, 1, 8, 8)), np.arange(80) % 2
+    source = Source(images=images, labels=labels, classes=["a", "b"], max_value=16, origin="random")
+    train, test, description = prepare(source, "random", test_share=0.5, enlarge=1, seed=0)
+    save_split(train, folder / artifacts.TRAIN_SPLIT)
+    save_split(test, folder / artifacts.TEST_SPLIT)
+    save_description(description, folder / artifacts.DESCRIPTION)
+    torch.manual_seed(0)
+    weights.save(
+        networks.build("small_convnet", (1, 8, 8), 2),
+        folder / artifacts.model(SIGMA),
+        sigma=SIGMA,
+        network="small_convnet",
+        precision="float32",
+        image_shape=[1, 8, 8],
+        classes=["a", "b"],
+        mean=None,
+        std=None,
+        training_key="none",
+        training={},
+        data_sha256=description.sha256,
+    )
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["noise_levels"] = {str(SIGMA): {}}
+    raw["certify"] |= {"n": 4_000, "every": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory):
+    """A workspace that was certified without interruption."""
+    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "workspace")
+    done = start(folder)
+    assert done.wait(300) == 0, done.stderr.read()
+    return folder
+
+
+@pytest.fixture
+def workspace(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "workspace")
+
+
+def start(workspace, *options):
+    command = [sys.executable, "-m", "pipelines.certify", "--sigma", str(SIGMA), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def rows(workspace):
+    """The images that have a row, in the order in which these were written."""
+    paths = workspace.glob(".state/partial_tables/*/rows-0.tsv")
+    return [int(line.split("\t")[0]) for path in paths for line in path.read_text().splitlines()]
+
+
+def table(workspace):
+    return (workspace / artifacts.certificates(SIGMA)).read_bytes()
+
+
+def test_the_identity_says_which_images_the_table_is_of(whole):
+    identity = json.loads((whole / artifacts.certificates_identity(SIGMA)).read_text())
+    assert (identity["every"], identity["images"]) == (2, 20)
+    assert pd.read_csv(whole / artifacts.certificates(SIGMA), sep="\t")["idx"].tolist() == list(range(0, 40, 2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_keeps_the_images_in_flight_and_the_rest_is_done_later(workspace, whole, number):
+    running = start(workspace)
+    while len(rows(workspace)) < 2:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(number)
+    assert running.wait(120) == 75
+    kept = rows(workspace)
+    assert kept == sorted(kept)
+    assert f"stopped after {len(kept)} of 20 images; all of it is kept" in running.stderr.read()
+    assert start(workspace).wait(300) == 0
+    assert table(workspace) == table(whole)
+    assert sorted(rows(workspace)) == list(range(0, 40, 2)), "no image was written twice"
+
+
+def test_a_budget_shorter_than_one_image_gets_on_all_the_same(workspace):
+    for number in (1, 2):
+        stopped = start(workspace, "--max-minutes", "0.00001")
+        assert stopped.wait(300) == 75
+        assert rows(workspace) == [0, 2][:number]
+
+
+@pytest.mark.slow
+def test_images_that_take_hours_are_not_waited_for(workspace):
+    raw = yaml.safe_load((workspace / "params.yaml").read_text())
+    raw["certify"]["n"] = 1_000_000_000
+    (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
+    running = start(workspace)
+    while not list(workspace.glob(".state/partial_tables/*/rows-0.tsv")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    time.sleep(2)
+    begin = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(300) == 75
+    assert time.monotonic() - begin < 20, "the flow would have killed it"
