@@ -25,10 +25,11 @@ from components.evaluation.audit import (
 )
 from components.evaluation.verdict import Certified
 from components.params import load as load_params
+from components.registry.connection import use_store
 from components.registry.loading import load_classifier
 from components.registry.model_files import find_version
 from components.registry.tables import run_table
-from components.registry.tracking import CONTENT, use_store
+from components.registry.tracking import CONTENT
 from components.tools.device import available_cores
 from pipelines import artifacts
 
