@@ -1,6 +1,7 @@
 """How MLflow is reached: the server or the project's own store, and what its failures mean in one line."""
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -39,6 +40,9 @@ def use_store(store: Path, *, make: bool = False) -> bool:
         ValueError: there is no such store, or it cannot be made; says how to name a server.
     """
     global _own
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what it raises as well
     given = os.environ.get(VARIABLE, "").strip()  # an empty variable is an unset one
     if given and given != _own:
         return False

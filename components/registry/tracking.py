@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import io
-import logging
 import os
 import time
 from collections.abc import Iterable
@@ -33,8 +32,6 @@ class Tracking:
         store: folder of the default store, an SQLite file and the artifacts; used without MLFLOW_TRACKING_URI.
         experiment: name of the experiment, made on first use.
         """
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         self._location = (store.resolve() / "mlartifacts").as_uri() if use_store(store, make=True) else None
         self.uri = mlflow.get_tracking_uri()
         self._experiment = experiment
