@@ -120,8 +120,8 @@ def test_a_first_start_that_is_killed_at_any_moment_does_no_harm(tmp_path):
 def test_a_broken_store_is_said_in_one_sentence_with_the_remedy(store, capsys):
     execute(store, "ALTER TABLE runs RENAME TO lost")
     sentence = (
-        r"^the tracking store .*/mlflow\.db is broken \(.*no such (?:table|column): runs\): move this file away, then run "
-        r"`python -m pipelines\.register`, which .* are lost, unless you have a copy to put back$"
+        r"^the tracking store .*/mlflow\.db is broken \(.*no such (?:table|column): runs\S*\): move this file away, "
+        r"then run `python -m pipelines\.register`, which .* are lost, unless you have a copy to put back$"
     )
     with pytest.raises(ValueError, match=sentence), in_one_line("again"):
         Tracking(store, "digits").start_training_run("key", TRAINING)
