@@ -44,7 +44,9 @@ def imported_packages():
             names |= {name.split(".")[0] for name in found}
             waiting += modules_in(found)
     known = packages_distributions()
-    packages = {known[name][0] for name in names - set(sys.stdlib_module_names) - {"components"} if name in known}
+    others = names - set(sys.stdlib_module_names) - {"components"}
+    # where several packages hold a module, as mlflow and mlflow-tracing do, the one of its name is meant
+    packages = {name if name in known[name] else known[name][0] for name in others if name in known}
     return {COMES_WITH.get(package, package) for package in packages}
 
 
