@@ -28,10 +28,11 @@ from components.evaluation.audit import (
 from components.evaluation.verdict import Certified
 from components.params import load as load_params
 from components.params import smallest_n
+from components.registry.connection import in_one_line, use_store
 from components.registry.loading import load_classifier
 from components.registry.model_files import find_version
 from components.registry.tables import run_table
-from components.registry.tracking import CONTENT, in_one_line, use_store
+from components.registry.tracking import CONTENT
 from components.tools.device import available_cores
 from components.tools.progress import Progress
 from pipelines import artifacts

@@ -20,6 +20,7 @@ from components.registry.model_files import WEIGHTS_SHA256, fetch_weights
 from components.registry.promotions import Promotions
 from components.registry.tables import registered_table, table_of
 from components.registry.tracking import CONTENT, Tracking
+from components.registry.versions import model_name
 from components.tools.files import locked, read_json, write_json, write_text
 from components.tools.hashing import hash_value
 from pipelines import artifacts
@@ -78,7 +79,7 @@ def connect(params: Params) -> Tracking:
 
 
 def promotions_at(params: Params, tracking: Tracking, sigma: float) -> Promotions:
-    name = f"{params.register.name}-sigma-{level_key(sigma)}"
+    name = model_name(params.register.name, sigma)
     return Promotions(tracking.client, name, artifacts.promotion_locks())
 
 

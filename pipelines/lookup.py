@@ -1,20 +1,17 @@
 """Look up registered models: the champion of each noise level, the best one for a required radius, the history."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # see pipelines/promote.py
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-
 from components.certification.table import display_radius
 from components.evaluation.report import text_table
-from components.params import Params, level_key
-from components.registry import versions
-from components.registry.tracking import Tracking, in_one_line
+from components.params import Params
+from components.registry import versions, wait_briefly
+from components.registry.connection import in_one_line
+from components.registry.tracking import Tracking
 from components.registry.versions import VersionFacts
 from pipelines import artifacts
 from pipelines.cli import guard, load_params
@@ -50,7 +47,7 @@ def named(client: Any, params: Params, sigma: float | None) -> list[str]:
     """The registered model of one noise level, or of all."""
     if sigma is None:
         return versions.names(client, params.register.name)
-    return [f"{params.register.name}-sigma-{level_key(sigma)}"]
+    return [versions.model_name(params.register.name, sigma)]
 
 
 def describe(model: VersionFacts) -> str:
@@ -84,6 +81,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    wait_briefly()
     options = vars(arguments())
     action: Callable[..., None] = options.pop("action")
     sys.exit(guard(in_one_line("try again")(action), load_params(), **options))

@@ -8,20 +8,18 @@ the verdict.
 
 import argparse
 import getpass
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")  # all requests here are small: a silent server is noticed in
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # some ten seconds
-
 from components.evaluation.report import text_table
 from components.evaluation.verdict import markdown
 from components.params import Params, level_key
+from components.registry import wait_briefly
 from components.registry.aliases import BY, EXPIRES, KEY, STAYS, OutdatedVerdict
-from components.registry.tracking import Tracking, in_one_line
+from components.registry.connection import in_one_line
+from components.registry.tracking import Tracking
 from components.tools import notify
 from components.tools.files import write_json, write_text
 from components.tools.hashing import hash_value
@@ -217,6 +215,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    wait_briefly()
     options = vars(arguments())
     action: Callable[..., None] = options.pop("action")
     params = load_params()

@@ -13,9 +13,12 @@ from components.data.prepared import load_description
 from components.evaluation import metrics, report
 from components.model.card import CARD, ModelCard, load_card
 from components.params import Params, level_key
-from components.registry.tracking import Tracking, in_one_line
+from components.registry.connection import in_one_line
+from components.registry.tables import content_hash
+from components.registry.tracking import Tracking
+from components.registry.versions import model_name
 from components.tools.files import locked, read_json
-from components.tools.hashing import hash_file, hash_value
+from components.tools.hashing import hash_file
 from pipelines import artifacts
 from pipelines.cli import run_stage
 
@@ -33,7 +36,7 @@ def register_all(params: Params) -> None:
     for sigma in params.sigmas:
         card = load_card(artifacts.model(sigma))
         refuse_table_of_another_model(sigma, card)
-        content = hash_value([card.weights_sha256, hash_file(artifacts.certificates(sigma))])
+        content = content_hash(card.weights_sha256, artifacts.certificates(sigma))
         summary = summaries[level_key(sigma)]
         run_id = complete_run(tracking, sigma, card, summary, content)
         if artifacts.in_experiment():
@@ -120,11 +123,11 @@ def register_version(
     tracking: Tracking, params: Params, sigma: float, summary: dict[str, Any], run_id: str, content: str
 ) -> str:
     """The model version of this content, made where it is new, as the challenger; its name and number."""
-    name = f"{params.register.name}-sigma-{level_key(sigma)}"
+    name = model_name(params.register.name, sigma)
     version = tracking.find_version(name, content)
     tags = {key: str(value) for key, value in (facts_of(sigma, summary) | flat_metrics(summary)).items()}
     if version is None:
-        from components.registry.smoothed_model import log_model  # imports torch: only where there is a new version
+        from components.registry.packaging import log_model  # imports torch: only where there is a new version
 
         uri = log_model(run_id, artifacts.model(sigma), n=summary["n"], failure_prob=summary["failure_prob"])
         version = tracking.register(name, uri, content, tags)

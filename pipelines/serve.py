@@ -9,10 +9,13 @@ import os
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from components.certification.classifier import Limits, write_requests
+from components.registry.connection import in_one_line, use_store
 from components.registry.loading import load_classifier
-from components.registry.tracking import use_store
+from components.registry.model_files import find_version, parse_uri
+from components.serving.alias import AliasWatch
 from components.serving.app import ServiceLimits, create_app
 from pipelines import artifacts
 
@@ -23,19 +26,31 @@ SHORTEST_TOKEN = 16
 def main() -> None:
     options = parse_options()
     try:
-        token = required_token(options.host)
-        use_store(artifacts.tracking_store())
-        limits = Limits(images=options.max_images, n=options.max_n, seconds=options.max_seconds)
-        classifier = load_classifier(options.model, limits)
-    except (ValueError, OSError) as error:
+        with in_one_line("start the service again when it does"):
+            app = prepare(options)
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     write_requests()
-    service = ServiceLimits(request_bytes=options.max_bytes, concurrent=options.max_concurrent)
-    app = create_app(classifier, token=token, limits=service)
-    what = f"{classifier.origin.name} v{classifier.origin.version}"
-    print(f"serving {what} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
+    print(f"serving {app.title} on http://{options.host}:{options.port}", file=sys.stderr, flush=True)
     uvicorn.run(app, host=options.host, port=options.port, access_log=False, log_level="warning")
+
+
+def prepare(options: argparse.Namespace) -> FastAPI:
+    """The service with its model, loaded, checked and warm; its title says which version it is."""
+    token = required_token(options.host)
+    _, alias, _ = parse_uri(options.model)
+    use_store(artifacts.tracking_store())
+    limits = Limits(images=options.max_images, n=options.max_n, seconds=options.max_seconds)
+    classifier = load_classifier(options.model, limits)
+    name, version = classifier.origin.name, classifier.origin.version
+    watch = AliasWatch(alias, version, lambda: str(find_version(options.model).version)) if alias else None
+    if watch:
+        watch.start()
+    service = ServiceLimits(request_bytes=options.max_bytes, concurrent=options.max_concurrent)
+    app = create_app(classifier, token=token, limits=service, watch=watch)
+    app.title = f"{name} v{version}"
+    return app
 
 
 def parse_options() -> argparse.Namespace:
@@ -47,7 +62,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--max-images", type=int, default=limits.images, help="images per request")
     parser.add_argument("--max-n", type=int, default=limits.n, help="samples per image")
     parser.add_argument("--max-seconds", type=float, default=limits.seconds, help="time per request")
-    parser.add_argument("--max-bytes", type=int, default=service.request_bytes, help="size of a request")
+    parser.add_argument(
+        "--max-bytes", type=int, help="size of a request; None: what --max-images images need, 16 MiB at most"
+    )
     parser.add_argument("--max-concurrent", type=int, default=service.concurrent, help="requests worked on at once")
     return parser.parse_args()
 
@@ -58,7 +75,7 @@ def required_token(host: str) -> str | None:
     Raises:
         ValueError: there is none, though others than this machine can reach `host`, or it is too short.
     """
-    token = os.environ.get(TOKEN)
+    token = os.environ.get(TOKEN) or None  # an empty variable is an unset one
     if token is None and not is_loopback(host):
         raise ValueError(f"host is {host!r}, which others can reach: set {TOKEN} in the environment, or use 127.0.0.1")
     if token is not None and len(token) < SHORTEST_TOKEN:

@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from components.registry.connection import quoted
 from components.tools.files import locked
 
 Version: TypeAlias = ModelVersion
@@ -108,7 +109,7 @@ class Aliases:
         """All versions, the newest first."""
         found, token = [], None
         while True:
-            page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
+            page = self.client.search_model_versions(f"name = {quoted(self.name)}", page_token=token)
             found += list(page)
             token = page.token
             if not token:

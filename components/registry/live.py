@@ -14,7 +14,7 @@ class LiveHistory:
     registration logs from the files what is missing here."""
 
     def __init__(self, store: Path, experiment: str, training_key: str, facts: dict[str, Any]) -> None:
-        """See `tracking.connect` and `tracking.start_training_run` for the arguments."""
+        """See `tracking.Tracking` and its `start_training_run` for the arguments."""
         self._arguments = (store, experiment, training_key, facts)
         self._run: Any = None
         self._tracking: Any = None
@@ -23,11 +23,12 @@ class LiveHistory:
         store, experiment, training_key, facts = self._arguments
         try:
             from components.registry import tracking
-
-            self._tracking = tracking.Tracking(store, experiment)
-            self._run = self._tracking.start_training_run(training_key, facts)
         except ImportError:
             print("MLflow is not installed here: registration will log this training's history", file=sys.stderr)
+            return self
+        try:
+            self._tracking = tracking.Tracking(store, experiment)
+            self._run = self._tracking.start_training_run(training_key, facts)
         except Exception as error:  # whatever a tracking server does, the training goes on
             self._give_up(error)
         return self
@@ -50,5 +51,7 @@ class LiveHistory:
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"MLflow cannot be reached ({reason}): training goes on, registration will catch up", file=sys.stderr)
+        from components.registry.connection import explain, first_line
+
+        remedy = "training goes on, registration will catch up"
+        print(explain(error, remedy) or f"MLflow cannot be reached ({first_line(error)}): {remedy}", file=sys.stderr)

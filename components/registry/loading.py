@@ -15,7 +15,8 @@ from components.registry.model_files import download, find_version, refuse_other
 from components.tools.device import use_device
 
 VERSION_FILE = "registered_model_meta"
-"""MLflow leaves it in a folder that it downloaded for a version, with the version's name and number."""
+"""MLflow leaves it in a folder that it downloaded by a `models:/` or `runs:/` URI, with the name and the number of the
+version, or nulls."""
 
 
 def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassifier:
@@ -41,11 +42,14 @@ def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassi
 def refuse_other_files_than_registered(folder: Path) -> Origin:
     """As `refuse_other_files`, for the files of a model that MLflow has downloaded; which version that is.
 
-    A model that does not come from the registry is checked against its card alone, when it is loaded.
+    A model that was loaded by its run or by its id is no version, and is checked against its card alone, when its
+    weights are loaded.
     """
     for root in folder.parents:
         if (root / VERSION_FILE).exists():
             named = yaml.safe_load((root / VERSION_FILE).read_text(encoding="utf-8"))
+            if named["model_name"] is None:
+                return Origin()
             version = find_version(f"models:/{named['model_name']}/{named['model_version']}")
             refuse_other_files(folder, version)
             return Origin(version.name, str(version.version))

@@ -1,13 +1,9 @@
 """Weights and card of registered versions, as files that are checked against what was registered. Imports no torch."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -15,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from components.model.card import CARD, WEIGHTS, ModelCard, load_card
+from components.registry.connection import NOT_THERE, first_line, in_one_line
 from components.tools.files import replaced
 from components.tools.hashing import hash_file
 
@@ -23,36 +20,71 @@ REGISTERED_HASHES = {WEIGHTS_SHA256: WEIGHTS, "card_sha256": CARD}
 """Tags of a registered version, and the file that each is the hash of."""
 
 
-def find_version(uri: str) -> ModelVersion:
-    """The registered version of a `models:/` URI.
+def parse_uri(uri: str) -> tuple[str, str, str]:
+    """Name, alias and number of a `models:/` URI; one of the latter two is empty.
 
     Raises:
-        ValueError: the URI is of another form, or there is no such version.
+        ValueError: the URI is of another form.
     """
     name, _, alias = uri.removeprefix("models:/").partition("@")
     name, _, number = name.partition("/")
     if not uri.startswith("models:/") or not name or bool(alias) == bool(number):
         raise ValueError(f"model is {uri!r}: must be models:/<name>@<alias> or models:/<name>/<version>")
-    client = mlflow.MlflowClient()
-    try:
-        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        where = mlflow.get_tracking_uri()
-        raise ValueError(f"{uri} is not in the registry at {where} ({reason}): register or promote it") from None
+    return name, alias, number
+
+
+def find_version(uri: str) -> ModelVersion:
+    """The registered version of a `models:/` URI.
+
+    Raises:
+        ValueError: the URI is of another form, there is no such version, or its registration did not end well.
+    """
+    name, alias, number = parse_uri(uri)
+    with in_one_line("try again"):
+        client = mlflow.MlflowClient()
+        try:
+            version = (
+                client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            )
+        except MlflowException as error:
+            if error.error_code not in (*NOT_THERE, "INVALID_PARAMETER_VALUE"):
+                raise
+            where = mlflow.get_tracking_uri()
+            raise ValueError(
+                f"{uri} is not in the registry at {where} ({first_line(error)}): register or promote it"
+            ) from None
+    if version.status != "READY":
+        raise ValueError(
+            f"{version.name} v{version.version} is {version.status}, its registration did not end well: "
+            "run the register stage again"
+        )
+    return version
 
 
 def download(version: ModelVersion, place: Path) -> tuple[Path, dict[str, Any]]:
     """The folder in `place` with a version's weights and card, and what its requests mean when they do not say: n and
-    failure_prob."""
+    failure_prob.
+
+    Raises:
+        ValueError: the tracking server does not give the files.
+    """
     uri = f"models:/{version.name}/{version.version}"
 
     def fetch(path: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(f"{uri}/{path}", dst_path=str(place)))
 
-    model = Model.load(str(fetch("MLmodel")))
-    defaults = {spec.name: spec.default for spec in model.signature.params if spec.name in ("n", "failure_prob")}
-    return fetch(model.flavors["python_function"]["artifacts"]["model"]["path"]), defaults
+    with in_one_line("try again"):
+        try:
+            model = Model.load(str(fetch("MLmodel")))
+            folder = fetch(model.flavors["python_function"]["artifacts"]["model"]["path"])
+        except (MlflowException, OSError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in NOT_THERE:
+                raise
+            raise ValueError(
+                f"the files of {version.name} v{version.version} are gone ({first_line(error)}): restore the tracking "
+                "server's artifacts, or run the register stage again, which makes a version that has them"
+            ) from None
+    return folder, {spec.name: spec.default for spec in model.signature.params if spec.name in ("n", "failure_prob")}
 
 
 def refuse_other_files(folder: Path, version: ModelVersion) -> None:
@@ -61,7 +93,7 @@ def refuse_other_files(folder: Path, version: ModelVersion) -> None:
     for tag, name in REGISTERED_HASHES.items():
         path = folder / name
         if tag not in version.tags:
-            raise ValueError(f"{what} says no {tag} to check {name} against: run the register stage again")
+            raise ValueError(f"{what} has no tag {tag}, which {name} is checked against: run the register stage again")
         if not path.exists() or hash_file(path) != version.tags[tag]:
             raise ValueError(f"{what}: {name} is not the file that was registered: do not use it, register it again")
 

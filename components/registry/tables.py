@@ -15,6 +15,11 @@ from components.tools.files import read_json
 from components.tools.hashing import hash_file, hash_value
 
 
+def content_hash(weights_sha256: str, table_file: Path) -> str:
+    """What a version is found by: the identity of its weights and its table of certificates."""
+    return hash_value([weights_sha256, hash_file(table_file)])
+
+
 def run_table(version: ModelVersion) -> Certified | None:
     """The newest table in a version's run, if there is one; `attrs["content"]` is the hash that a version of these
     weights and this table would be registered with."""
@@ -31,7 +36,7 @@ def run_table(version: ModelVersion) -> Certified | None:
             return None
         identity = read_json(files / table.IDENTITY, "register the model again")
         certified = Certified(table.read(files / "table.tsv"), identity)
-        certified.table.attrs["content"] = hash_value([identity["weights_sha256"], hash_file(files / "table.tsv")])
+        certified.table.attrs["content"] = content_hash(identity["weights_sha256"], files / "table.tsv")
         return certified
 
 

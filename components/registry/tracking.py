@@ -3,19 +3,12 @@
 import contextlib
 import fcntl
 import io
-import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# a server that is down is noticed within seconds, not after MLflow's minutes of retries
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
@@ -23,30 +16,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.registry.aliases import CHALLENGER
+from components.registry.connection import NOT_THERE, use_store
 from components.tools.files import free, locked
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
-
-
-@contextlib.contextmanager
-def in_one_line(remedy: str) -> Iterator[None]:
-    """What MLflow raises as a ValueError of one line."""
-    try:
-        yield
-    except MlflowException as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"MLflow did not answer ({reason}): {remedy}") from None
-
-
-def use_store(store: Path) -> bool:
-    """Set MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server; whether it did."""
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        return False
-    store.mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}/mlflow.db")
-    return True
 
 
 class Tracking:
@@ -57,38 +32,63 @@ class Tracking:
         store: folder of the default store, an SQLite file and the artifacts; used without MLFLOW_TRACKING_URI.
         experiment: name of the experiment, made on first use.
         """
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        location = (store.resolve() / "mlartifacts").as_uri() if use_store(store) else None
+        self._location = (store.resolve() / "mlartifacts").as_uri() if use_store(store, make=True) else None
         self.uri = mlflow.get_tracking_uri()
+        self._experiment = experiment
         self._running = store / "running"
         self._held: dict[str, IO[str]] = {}
-        with locked(store / "mlflow.lock"):  # two processes that both initialise an SQLite store collide
-            self.client = mlflow.MlflowClient()  # which initialises it
-            self.experiment_id = self._find_or_create_experiment(experiment, location)
+        self.client = mlflow.MlflowClient()
 
-    def _find_or_create_experiment(self, name: str, location: str | None) -> str:
-        if (found := self.client.get_experiment_by_name(name)) is not None:
-            return str(found.experiment_id)
-        return str(self.client.create_experiment(name, artifact_location=location))
+    @cached_property
+    def experiment_id(self) -> str:
+        """Of the experiment, which is made if it is not there.
+
+        Raises:
+            ValueError: somebody deleted it, which is not undone here.
+        """
+        found = self.client.get_experiment_by_name(self._experiment)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self._experiment, artifact_location=self._location))
+            except MlflowException as error:  # another process has made it meanwhile
+                found = self.client.get_experiment_by_name(self._experiment)
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise ValueError(
+                f"the experiment {self._experiment} was deleted in MLflow: restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}`, or use another register.name"
+            )
+        return str(found.experiment_id)
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def start_training_run(self, training_key: str, facts: dict[str, Any]) -> str:
         """The id of the one run of this training: found by its key, or created; marked as running."""
         self._hold(training_key)
-        filter_string = f"tags.{TRAINING_KEY} = '{training_key}'"
         with locked(self._running / f"{training_key}.new"):  # else two processes that do not find it both create it
-            found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
-            if found:
-                run_id = found[0].info.run_id
-            else:
-                name = f"{facts['method']} sigma {facts['sigma']}"
-                tags = {TRAINING_KEY: training_key}
-                run_id = self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-                self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
+            run_id = self._first_run(training_key) or self._create_run(training_key, facts)
         self.client.update_run(run_id, status="RUNNING")
-        return str(run_id)
+        return run_id
+
+    def _first_run(self, training_key: str) -> str | None:
+        """The id of the oldest run of a training: all processes that see several take the same one."""
+        filter_string = f"tags.{TRAINING_KEY} = '{training_key}'"
+        found = self.client.search_runs([self.experiment_id], filter_string)
+        runs = sorted((run.info.start_time, run.info.run_id) for run in found)
+        return str(runs[0][1]) if runs else None
+
+    def _create_run(self, training_key: str, facts: dict[str, Any]) -> str:
+        """The id of a new run, or of that which a process on another machine has created at the same time."""
+        name = f"{facts['method']} sigma {facts['sigma']}"
+        tags = {TRAINING_KEY: training_key}
+        run_id = str(self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
+        first = self._first_run(training_key) or run_id
+        if first != run_id:  # no lock is shared between machines
+            self.client.delete_run(run_id)
+            return first
+        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in facts.items()])
+        return run_id
 
     def end_run(self, run_id: str, status: str) -> None:
         self.client.set_terminated(run_id, status)
@@ -141,10 +141,12 @@ class Tracking:
         self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged])
 
     def find_complete_run(self, training_key: str, content: str) -> str | None:
-        """The id of the training's run if it already holds this certification."""
+        """The id of the training's run if it already holds this certification, and its files were not removed since."""
         filter_string = f"tags.{TRAINING_KEY} = '{training_key}' and tags.{CONTENT} = '{content}'"
-        found = self.client.search_runs([self.experiment_id], filter_string, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        for run in self.client.search_runs([self.experiment_id], filter_string):
+            if self.client.list_artifacts(run.info.run_id):
+                return str(run.info.run_id)
+        return None
 
     def complete_run(
         self,
@@ -185,14 +187,39 @@ class Tracking:
     # --- registered models --------------------------------------------------------------------------------------
 
     def find_version(self, name: str, content: str) -> ModelVersion | None:
-        """The version of a registered model that holds these weights and this table, if any."""
-        filter_string = f"name = '{name}' and tags.{CONTENT} = '{content}'"
-        return next(iter(self.client.search_model_versions(filter_string)), None)
+        """The first version of a registered model that holds these weights and this table, if any is whole."""
+        found = self.client.search_model_versions(f"tags.{CONTENT} = '{content}'")
+        own = sorted((version for version in found if version.name == name), key=lambda version: int(version.version))
+        return next((version for version in own if self._is_whole(version)), None)
+
+    def _is_whole(self, version: ModelVersion) -> bool:
+        """Whether a version can be loaded and judged: its registration ended well, and nobody has removed its run or
+        its files since."""
+        if version.status != "READY":
+            return False
+        try:
+            run = self.client.get_run(str(version.run_id))
+            files = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}")
+        except MlflowException as error:
+            if error.error_code in NOT_THERE:
+                return False
+            raise
+        return run.info.lifecycle_stage == "active" and "MLmodel" in [file.path for file in files]
 
     def register(self, name: str, model_uri: str, content: str, tags: dict[str, str]) -> ModelVersion:
-        """A new version of a registered model."""
+        """A new version of a registered model, or the one that another machine has made of this content meanwhile.
+
+        The server gives the numbers, one after the other: who sees a lower one than their own came second, and takes
+        their own back.
+        """
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
-            return mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+            made = mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+        first = self.find_version(name, content) or made
+        if int(first.version) < int(made.version):
+            self.client.delete_model_version(name, str(made.version))
+            self.client.delete_logged_model(model_uri.removeprefix("models:/"))
+            return first
+        return made
 
     def add_missing_tags(self, version: ModelVersion, tags: dict[str, str]) -> None:
         """What versions did not say of themselves when this one was made, or radii that were not reported then."""

@@ -1,17 +1,18 @@
 """Which model is in charge, and which would be best: answers from the tags of the registered versions."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from components.params import level_key
 from components.registry.aliases import CHAMPION, NONE, STATE, Move
+from components.registry.connection import quoted
 from components.registry.promotions import Promotions
-
-if TYPE_CHECKING:
-    from components.certification.classifier import SmoothedClassifier
 
 ACCURACY = "certified_accuracy_at_"
 """Prefix of a version's tags that hold certified accuracy; the rest of their name is the radius."""
@@ -19,11 +20,12 @@ ACCURACY = "certified_accuracy_at_"
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What a version of a registered model says of itself. `None` where it does not (no ACR of preset radii)."""
+    """What a version of a registered model says of itself. `None` where it does not (no ACR of preset radii, or a
+    version that others made)."""
 
     name: str
     version: str
-    sigma: float
+    sigma: float | None
     champion: bool
     state: str
     acr: float | None
@@ -34,6 +36,21 @@ class VersionFacts:
     n: int | None
     data_sha256: str | None
     git_commit: str | None
+
+
+def model_name(experiment: str, sigma: float) -> str:
+    """The registered model of a noise level."""
+    return f"{experiment}-sigma-{level_key(sigma)}"
+
+
+def sigma_of(name: str, experiment: str) -> float | None:
+    """The noise level of a registered model; None for one that is not the experiment's, whatever its name begins
+    with."""
+    try:
+        sigma = float(name.removeprefix(f"{experiment}-sigma-"))
+    except ValueError:
+        return None
+    return sigma if math.isfinite(sigma) and model_name(experiment, sigma) == name else None
 
 
 def champion(client: MlflowClient, name: str) -> VersionFacts:
@@ -49,24 +66,13 @@ def champion(client: MlflowClient, name: str) -> VersionFacts:
     return described(promotions.version(number), number)
 
 
-def classifier(model: VersionFacts) -> "SmoothedClassifier":
-    """The model itself, with `certify` and `predict` on tensors; from the tracking server that MLflow is set to.
-
-    Raises:
-        ValueError: a file is not the one that was registered; the file is named.
-    """
-    from components.registry.loading import load_classifier  # imports torch, which no question needs
-
-    return load_classifier(f"models:/{model.name}/{model.version}")
-
-
 def best(
     client: MlflowClient, experiment: str, radius: float, at_least: float, *, champions_only: bool = True
 ) -> VersionFacts:
     """Of the models whose certified accuracy at `radius` is `at_least` that high, the one of best clean accuracy.
 
     Args:
-        experiment: its models are called <experiment>-sigma-<sigma>; all noise levels are searched.
+        experiment: all its noise levels are searched.
         radius: one at which certified accuracy was reported.
         champions_only: or else all versions ever registered.
 
@@ -108,11 +114,21 @@ def names(client: MlflowClient, experiment: str) -> list[str]:
     Raises:
         ValueError: there is none.
     """
-    prefix = f"{experiment}-sigma-"
-    found = [model.name for model in client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)]
-    if not found:
-        raise ValueError(f"there is no registered model {prefix}...: run the register stage")
-    return sorted(found, key=lambda name: float(name.removeprefix(prefix)))
+    levels: dict[str, float] = {}
+    token = None
+    while True:
+        # in LIKE, _ and % stand for anything: what it finds is looked at again
+        pattern = quoted(f"{experiment}-sigma-%")
+        page = client.search_registered_models(f"name LIKE {pattern}", max_results=1000, page_token=token)
+        for model in page:
+            if (sigma := sigma_of(model.name, experiment)) is not None:
+                levels[model.name] = sigma
+        token = page.token
+        if not token:
+            break
+    if not levels:
+        raise ValueError(f"there is no registered model {experiment}-sigma-...: run the register stage")
+    return sorted(levels, key=lambda name: levels[name])
 
 
 def history(client: MlflowClient, name: str) -> list[Move]:
@@ -121,21 +137,36 @@ def history(client: MlflowClient, name: str) -> list[Move]:
 
 
 def described(version: ModelVersion, champion_number: str | None) -> VersionFacts:
-    """A version's tags as typed facts."""
+    """A version's tags as typed facts.
+
+    Raises:
+        ValueError: a tag that should be a number is none.
+    """
     tags: dict[str, str] = version.tags
 
-    def value(name: str, kind: Any) -> Any:
-        return kind(tags[name]) if name in tags else None
+    def value(tag: str, kind: Callable[[str], Any]) -> Any:
+        try:
+            return kind(tags[tag]) if tag in tags else None
+        except ValueError:
+            what = f"the tag {tag} of {version.name} v{version.version}"
+            raise ValueError(f"{what} is {tags[tag]!r}: must be a number, remove it in MLflow") from None
 
-    accuracy = {float(key.removeprefix(ACCURACY)): float(tags[key]) for key in tags if key.startswith(ACCURACY)}
+    def radius(tag: str) -> float:
+        try:
+            return float(tag.removeprefix(ACCURACY))
+        except ValueError:
+            raise ValueError(f"{version.name} v{version.version} has the tag {tag}: must end in a radius") from None
+
+    accuracy = {radius(tag): value(tag, float) for tag in tags if tag.startswith(ACCURACY)}
+    clean = value("clean_accuracy", float)
     return VersionFacts(
         name=version.name,
         version=str(version.version),
-        sigma=float(tags["sigma"]),
+        sigma=value("sigma", float),
         champion=str(version.version) == champion_number,
         state=tags.get(STATE, NONE),
         acr=value("acr", float),
-        clean_accuracy=value("clean_accuracy", float) or accuracy.get(0.0),
+        clean_accuracy=accuracy.get(0.0) if clean is None else clean,
         certified_accuracy=dict(sorted(accuracy.items())),
         failure_prob=value("failure_prob", float),
         n=value("n", int),

@@ -1,7 +1,8 @@
 """The service: the smoothed classifier over HTTP, with limits, back-pressure, one log line per request and metrics.
 
     POST /invocations   {"inputs": [[...]], "params": {"n": ..., "failure_prob": ..., "radius": ...}}
-    GET  /health        200 once the model is loaded, checked and warm
+    GET  /health        200 once the model is loaded, checked and warm; names the version that answers, and the one that
+                        the alias points at
     GET  /metrics       for Prometheus
 
 The request is that of MLflow's own server. A refusal is {"message": one sentence}, with status 400 (the request is
@@ -12,6 +13,8 @@ seconds) or 504 (it would take too long); 500 is an error of the service.
 import asyncio
 import hmac
 import json
+import math
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +27,8 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from components.certification.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
+from components.model.card import ModelCard
+from components.serving.alias import AliasWatch
 
 PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")
@@ -32,16 +37,27 @@ RETRY_AFTER = 1
 """Seconds after which a caller that was sent away may ask again."""
 
 
+NUMBER_BYTES = 32
+"""JSON writes a number in [0, 1] and what separates it from the next one in 25 bytes at most; with some room."""
+MOST_BYTES = 16 * 2**20
+
+
 @dataclass(frozen=True)
 class ServiceLimits:
     """What the service takes on, beside the `Limits` of one request to the classifier."""
 
-    request_bytes: int = 16 * 2**20
+    request_bytes: int | None = None
+    """None: what as many images as the classifier takes need, 16 MiB at most."""
     concurrent: int = 8
     """Requests worked on at once; the next one is sent away."""
 
 
 DEFAULT_LIMITS = ServiceLimits()
+
+
+def bytes_needed(card: ModelCard, images: int) -> int:
+    """The bytes that so many images take as JSON, and the rest of a request with them; 16 MiB at most."""
+    return min(MOST_BYTES, images * math.prod(card.image_shape) * NUMBER_BYTES + 4096)
 
 
 class Refusal(Exception):
@@ -75,6 +91,16 @@ class Metrics:
         self.model = {"model": classifier.origin.name, "version": classifier.origin.version}
         model.labels(classifier.origin.name, classifier.origin.version, classifier.card.weights_sha256).set(1)
 
+        self.alias = self._add(Gauge, "smoothed_alias", "The version that the alias points at", ["alias", "version"])
+        self.alias_moved = self._add(
+            Gauge, "smoothed_alias_moved", "1 where the alias points at another version than the one that answers"
+        )
+
+    def show_alias(self, watch: AliasWatch) -> None:
+        self.alias.clear()
+        self.alias.labels(watch.alias, watch.version).set(1)
+        self.alias_moved.set(watch.moved)
+
     def _add(self, kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return kind(*arguments, registry=self.registry, **options)
 
@@ -92,59 +118,94 @@ class Metrics:
 
 
 def create_app(
-    classifier: SmoothedClassifier, *, token: str | None = None, limits: ServiceLimits = DEFAULT_LIMITS
+    classifier: SmoothedClassifier,
+    *,
+    token: str | None = None,
+    limits: ServiceLimits = DEFAULT_LIMITS,
+    watch: AliasWatch | None = None,
 ) -> FastAPI:
     """The service around a classifier.
 
     Args:
         token: what callers must send as `Authorization: Bearer <token>`, except for /health.
+        watch: of the alias that the classifier was loaded by, if it was by one.
     """
     app = FastAPI(title="smoothed classifier", docs_url=None, redoc_url=None, openapi_url=None)
-    metrics = Metrics(classifier)
-    workers = ThreadPoolExecutor(limits.concurrent, "requests")
-    inside = 0
+    service = Service(classifier, limits, watch)
 
     @app.middleware("http")
     async def check_token(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if token is not None and request.url.path not in OPEN_PATHS and not has_token(request, token):
-            return refuse(metrics, Refusal(401, "the header 'Authorization: Bearer <token>' is missing or wrong"))
+            refusal = Refusal(401, "the header 'Authorization: Bearer <token>' is missing or wrong")
+            return refusal_response(service.metrics, refusal)
         return await call_next(request)
 
-    @app.get("/health")
-    @app.get("/ping")
-    async def health() -> dict[str, str]:
-        return {"status": "ready", "model": classifier.origin.name, "version": classifier.origin.version}
+    for path in OPEN_PATHS:
+        app.add_api_route(path, service.health, methods=["GET"])
+    app.add_api_route("/metrics", service.show_metrics, methods=["GET"])
+    app.add_api_route("/invocations", service.invocations, methods=["POST"])
+    return app
 
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.post("/invocations")
-    async def invocations(request: Request) -> Response:
-        nonlocal inside
-        if inside >= limits.concurrent:
-            sentence = f"busy with the limit of {limits.concurrent} requests at once: try again later"
-            return refuse(metrics, Refusal(503, sentence))
-        inside += 1
-        metrics.inside.set(inside)
+class Service:
+    """What the paths answer."""
+
+    def __init__(self, classifier: SmoothedClassifier, limits: ServiceLimits, watch: AliasWatch | None) -> None:
+        self.classifier, self.limits, self.watch = classifier, limits, watch
+        self.request_bytes = limits.request_bytes or bytes_needed(classifier.card, classifier.limits.images)
+        self.metrics = Metrics(classifier)
+        self._workers = ThreadPoolExecutor(limits.concurrent, "requests")
+        self._inside = 0
+        self._parsing = threading.Lock()
+
+    async def health(self) -> dict[str, str]:
+        facts = {"status": "ready", **self.metrics.model}
+        return facts | ({"alias": self.watch.alias, "alias_version": self.watch.version} if self.watch else {})
+
+    async def show_metrics(self) -> Response:
+        if self.watch:
+            self.metrics.show_alias(self.watch)
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def invocations(self, request: Request) -> Response:
+        if self._inside >= self.limits.concurrent:
+            sentence = f"busy with the limit of {self.limits.concurrent} requests at once: try again later"
+            return refusal_response(self.metrics, Refusal(503, sentence))
+        self._count_inside(+1)
         begin = time.perf_counter()
         try:
-            body = await read_body(request, limits.request_bytes, classifier.limits.seconds)
-            answers, asked = await asyncio.get_running_loop().run_in_executor(workers, answer, classifier, body)
+            body = await read_body(request, self.request_bytes, self.classifier.limits.seconds)
+            answers, asked = await asyncio.get_running_loop().run_in_executor(self._workers, self.answer, body)
         except Refusal as refusal:
-            return refuse(metrics, refusal)
+            return refusal_response(self.metrics, refusal)
         except Exception as error:  # the caller learns that it is not their request, the log what it is
-            return refuse(metrics, Refusal(500, "the service failed to answer: see its log"), reason=repr(error))
+            failure = Refusal(500, "the service failed to answer: see its log")
+            return refusal_response(self.metrics, failure, reason=repr(error))
         finally:
-            inside -= 1
-            metrics.inside.set(inside)
-        metrics.count(answers, asked["radius"], time.perf_counter() - begin)
-        return Response(
-            json.dumps({"predictions": answers.to_dict("records"), "params": asked, **metrics.model}) + "\n",
-            media_type="application/json",
-        )
+            self._count_inside(-1)
+        self.metrics.count(answers, asked["radius"], time.perf_counter() - begin)
+        content = {"predictions": answers.to_dict("records"), "params": asked, **self.metrics.model}
+        return Response(json.dumps(content) + "\n", media_type="application/json")
 
-    return app
+    def _count_inside(self, change: int) -> None:
+        """In the event loop's thread alone."""
+        self._inside += change
+        self.metrics.inside.set(self._inside)
+
+    def answer(self, body: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The certificates of a request, and the params that they are of."""
+        classifier = self.classifier
+        try:
+            # A request as Python objects is some twenty times its bytes. One at a time: the parser holds the
+            # interpreter anyway.
+            with self._parsing:
+                images, params = parse(body)
+            answers = classifier.certify(images, **params)
+        except TooSlow as error:
+            raise Refusal(504, str(error)) from None
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        return answers, {"n": classifier.n, "failure_prob": classifier.failure_prob, "radius": None} | params
 
 
 def has_token(request: Request, token: str) -> bool:
@@ -173,18 +234,6 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-def answer(classifier: SmoothedClassifier, body: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The certificates of a request, and the params that they are of."""
-    try:
-        images, params = parse(body)
-        answers = classifier.certify(images, **params)
-    except TooSlow as error:
-        raise Refusal(504, str(error)) from None
-    except ValueError as error:
-        raise Refusal(400, str(error)) from None
-    return answers, {"n": classifier.n, "failure_prob": classifier.failure_prob, "radius": None} | params
-
-
 def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
     """Images and params of a request.
 
@@ -206,7 +255,7 @@ def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
     return images_of(request["inputs"]), given
 
 
-def refuse(metrics: Metrics, refusal: Refusal, **details: Any) -> Response:
+def refusal_response(metrics: Metrics, refusal: Refusal, **details: Any) -> Response:
     """The response to a request that is not answered, counted and logged."""
     metrics.requests.labels(str(refusal.status)).inc()
     line = {"event": "refused", "time": time.time(), **metrics.model, "status": refusal.status, "message": str(refusal)}

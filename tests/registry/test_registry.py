@@ -16,10 +16,9 @@ import torch
 
 from components.certification.classifier import Limits
 from components.model import networks, weights
-from components.registry import versions
 from components.registry.loading import load_classifier
 from components.registry.model_files import REGISTERED_HASHES
-from components.registry.smoothed_model import log_model
+from components.registry.packaging import log_model
 from components.tools.hashing import hash_file
 
 NAME = "trial"
@@ -117,10 +116,19 @@ def test_a_version_is_loaded_by_alias_and_by_number_and_answers(store):
         assert len(classifier.certify(IMAGES)) == len(classifier.predict(IMAGES)) == 2
 
 
-def test_a_champion_that_was_looked_up_answers(store):
-    classifier = versions.classifier(versions.champion(mlflow.MlflowClient(), NAME))
-    assert (classifier.origin.name, classifier.origin.version) == (NAME, "1")
-    assert len(classifier.certify(IMAGES, n=50)) == 2
+def run_of_version_1():
+    return mlflow.MlflowClient().get_model_version(NAME, "1").run_id
+
+
+def test_a_model_is_loaded_by_its_run_or_its_id_and_checked_against_its_card_alone(store, restored):
+    by_id = mlflow.MlflowClient().get_model_version(NAME, "1").source
+    for uri in (f"runs:/{run_of_version_1()}/model", by_id):
+        model = mlflow.pyfunc.load_model(uri)
+        assert model.unwrap_python_model().classifier.origin.name == ""
+        assert len(model.predict(IMAGES.numpy(), params={"n": 50})) == 2
+    flip_a_byte(registered_file(store, "weights.safetensors"))
+    with pytest.raises(ValueError, match=r"weights\.safetensors is missing or not the file that model\.json"):
+        mlflow.pyfunc.load_model(by_id)
 
 
 def test_the_pyfunc_refuses_what_the_classifier_refuses_and_answers_as_it_does(store):
@@ -158,7 +166,7 @@ def test_a_version_without_hashes_is_not_loaded(store):
     client = mlflow.MlflowClient()
     tags = client.get_model_version(NAME, "1").tags
     client.delete_model_version_tag(NAME, "1", "card_sha256")
-    with pytest.raises(ValueError, match=r"trial v1 says no card_sha256 to check model\.json against"):
+    with pytest.raises(ValueError, match=r"trial v1 has no tag card_sha256, which model\.json is checked against"):
         load_as_classifier()
     client.set_model_version_tag(NAME, "1", "card_sha256", tags["card_sha256"])
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -17,7 +18,9 @@ import uvicorn
 from components.certification.classifier import REQUESTS, Limits, Origin, SmoothedClassifier, TooSlow
 from components.model import networks
 from components.model.card import ModelCard
-from components.serving.app import ServiceLimits, create_app
+from components.serving import app as app_module
+from components.serving.alias import AliasWatch
+from components.serving.app import ServiceLimits, bytes_needed, create_app
 from pipelines.serve import required_token
 
 SHAPE = (1, 16, 16)
@@ -295,6 +298,10 @@ def test_others_than_this_machine_are_not_let_in_without_a_token(monkeypatch):
     for host in ("0.0.0.0", "::", "192.168.0.7", "example.org"):
         with pytest.raises(ValueError, match="set SERVING_TOKEN in the environment"):
             required_token(host)
+    monkeypatch.setenv("SERVING_TOKEN", "")
+    assert required_token("127.0.0.1") is None
+    with pytest.raises(ValueError, match="set SERVING_TOKEN in the environment"):
+        required_token("0.0.0.0")
     monkeypatch.setenv("SERVING_TOKEN", "short")
     with pytest.raises(ValueError, match="at least 16"):
         required_token("0.0.0.0")
@@ -315,3 +322,84 @@ def test_past_the_limit_of_concurrent_work_callers_are_sent_away_and_the_service
                 assert answer.headers["retry-after"] == "1"
                 assert "the limit of 2 requests at once" in answer.json()["message"]
         assert [ask(client).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_request_is_no_larger_than_the_images_that_one_may_have(classifier):
+    """Four images, each number as long as JSON writes one, fit; a little more is refused by its length alone."""
+    longest = bytes_needed(classifier.card, images=4)
+    images = torch.full((4, *SHAPE), 1.2345678901234567e-100, dtype=torch.float64).tolist()
+    longest_numbers = json.dumps({"inputs": images, "params": {"n": 9}}).encode()
+    assert 4 * 256 * 25 < len(longest_numbers) <= longest < 40_000
+    with running(create_app(classifier)) as client:
+        headers = {"content-type": "application/json"}
+        assert client.post("/invocations", content=longest_numbers, headers=headers).status_code == 400
+        answer = client.post("/invocations", content=b" " * (longest + 1), headers=headers)
+        assert answer.status_code == 413
+        assert f"the limit of {longest} bytes" in answer.json()["message"]
+
+
+def test_images_of_any_size_leave_the_limit_where_it_was(classifier):
+    large = dataclasses.replace(classifier.card, image_shape=[3, 224, 224])
+    assert bytes_needed(large, images=256) == 16 * 2**20
+
+
+def test_requests_are_parsed_one_at_a_time(classifier, monkeypatch):
+    """As Python objects they take many times their bytes."""
+    inside, most, parse = [], [], app_module.parse
+
+    def slow_parse(body):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return parse(body)
+
+    monkeypatch.setattr(app_module, "parse", slow_parse)
+    with running(create_app(classifier)) as client, concurrent.futures.ThreadPoolExecutor(4) as callers:
+        statuses = list(callers.map(lambda _: ask(client, params={"n": 50}).status_code, range(4)))
+    assert statuses == [200] * 4
+    assert max(most) == 1
+
+
+# --- an alias that moves -----------------------------------------------------------------------------------------
+
+
+def test_a_service_whose_alias_has_moved_says_so_and_answers_on(classifier, lines):
+    version, failure = ["3"], []
+
+    def ask_the_registry():
+        if failure:
+            raise failure[0]
+        return version[0]
+
+    watch = AliasWatch("champion", "3", ask_the_registry)
+    with running(create_app(classifier, watch=watch)) as client:
+        ready = {"status": "ready", "model": "trial", "version": "3", "alias": "champion"}
+        watch.look()
+        assert client.get("/health").json() == ready | {"alias_version": "3"}
+        assert "smoothed_alias_moved 0.0" in client.get("/metrics").text
+        version[0] = "4"
+        watch.look()
+        watch.look()
+        assert [line["event"] for line in lines] == ["alias moved"], "once"
+        assert lines[0]["message"] == "champion points at version 4 now: start the service again to serve it"
+        assert client.get("/health").json() == ready | {"alias_version": "4"}
+        text = client.get("/metrics").text
+        assert 'smoothed_alias{alias="champion",version="4"} 1.0' in text
+        assert 'smoothed_alias{alias="champion",version="3"}' not in text
+        assert "smoothed_alias_moved 1.0" in text
+        assert ask(client).json()["version"] == "3"
+        failure.append(ConnectionError("the registry is down"))
+        watch.look()
+        assert client.get("/health").json() == ready | {"alias_version": "unknown"}
+        assert ask(client).status_code == 200
+
+
+def test_the_alias_is_looked_at_again_and_again(classifier):
+    looks = []
+    watch = AliasWatch("champion", "3", lambda: looks.append(1) or "3")
+    watch.start(seconds=0.01)
+    end = time.monotonic() + 30
+    while len(looks) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(looks) >= 3

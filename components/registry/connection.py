@@ -1,0 +1,127 @@
+"""How MLflow is reached: the server or the project's own store, and what its failures mean in one line."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from components.tools.files import locked, remove
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+DATABASE = "mlflow.db"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+"""MLflow's codes for what it does not have."""
+_LIBRARIES = ("sqlalchemy", "alembic", "boto3", "botocore", "azure", "google")
+"""Those through which MLflow reaches its stores, and whose errors it lets through."""
+_PACKAGES = {"botocore": "boto3", "psycopg2": "psycopg2-binary", "google": "google-cloud-storage"}
+"""Packages to install, where they are called otherwise than the module."""
+_BROKEN = re.compile(
+    r"duplicate column name|table \S+ already exists|no such (table|column)|malformed|not a database", re.IGNORECASE
+)
+"""What SQLite says of a store that was not made to the end, or is no store."""
+
+_own: str | None = None
+"""The store that `use_store` has set MLflow to. MLflow writes it into VARIABLE, where it is no one's wish."""
+
+
+def use_store(store: Path, *, make: bool = False) -> bool:
+    """Set MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server. True: to the own store.
+
+    Args:
+        store: folder of the project's own store.
+        make: make the store if it is not there.
+
+    Raises:
+        ValueError: there is no such store, or it cannot be made; says how to name a server.
+    """
+    global _own
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what it raises as well
+    given = os.environ.get(VARIABLE, "").strip()  # an empty variable is an unset one
+    if given and given != _own:
+        return False
+    remedy = f"set {VARIABLE} to a tracking server"
+    if make:
+        try:
+            store.mkdir(parents=True, exist_ok=True)
+            _make_database(store)
+        except OSError as error:
+            raise ValueError(f"{store} cannot be written ({error.strerror}): make it writable, or {remedy}") from None
+    elif not (store / DATABASE).exists():
+        raise ValueError(f"there is no tracking store {store / DATABASE}: {remedy}, or run the register stage")
+    _own = _uri(store / DATABASE)
+    mlflow.set_tracking_uri(_own)
+    return True
+
+
+def _make_database(store: Path) -> None:
+    """Make the SQLite store, under another name until it is whole: MLflow makes it in some seventy steps, and what is
+    left by a process that was killed between them can neither be used nor mended."""
+    database, unfinished = store / DATABASE, f"{DATABASE}.new"
+    with locked(store / "mlflow.lock"):
+        if database.exists() and database.stat().st_size:
+            return
+        for file in store.glob(f"{unfinished}*"):  # with SQLite's own files beside it
+            remove(file)
+        uri = _uri(store / unfinished)
+        mlflow.MlflowClient(uri, uri)  # which makes it
+        (store / unfinished).replace(database)
+
+
+def _uri(database: Path) -> str:
+    return f"sqlite:///{database.resolve()}"
+
+
+@contextlib.contextmanager
+def in_one_line(remedy: str) -> Iterator[None]:
+    """What MLflow raises, or what its stores raise through it, as a ValueError of one line.
+
+    Args:
+        remedy: what to do once MLflow answers again.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = explain(error, remedy)
+        if sentence is None:
+            raise
+        raise ValueError(sentence) from None
+
+
+def explain(error: Exception, remedy: str) -> str | None:
+    """A failure of MLflow or of its stores in one line, with what to do; None for any other error."""
+    reason = first_line(error)
+    library = type(error).__module__.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        package = _PACKAGES.get(module, module)
+        return f"the package {package} is missing, without which MLflow cannot reach its store: pip install {package}"
+    if not isinstance(error, MlflowException) and library not in _LIBRARIES:
+        return None
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:") and _BROKEN.search(reason):
+        return (
+            f"the tracking store {uri.removeprefix('sqlite:///')} is broken ({reason}): move this file away, then run "
+            "`python -m pipelines.register`, which makes a new one and registers the present models from their files; "
+            "older runs and versions, verdicts and champions are lost, unless you have a copy to put back"
+        )
+    return f"MLflow did not answer ({reason}): {remedy}"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def quoted(text: str) -> str:
+    """A text as a value in a filter of MLflow, which knows two kinds of quotes and no way to escape them."""
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise ValueError(f"{text} has both kinds of quotes, which MLflow cannot search for: use another register.name")
