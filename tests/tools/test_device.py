@@ -1,0 +1,25 @@
+"""Which GPU a process takes."""
+
+import pytest
+import torch
+
+from components.tools.device import use_device
+
+
+@pytest.mark.parametrize(("seen", "rank", "taken"), [(4, "2", 2), (1, "3", 0), (1, None, 0), (4, None, 0)])
+def test_a_process_takes_the_gpu_of_its_rank_or_the_only_one_it_sees(monkeypatch, seen, rank, taken):
+    """Cluster managers may show each process one GPU alone, which is number 0 whatever the rank."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        assert use_device(threads=1).index == taken
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
