@@ -73,7 +73,8 @@ def closed_already(model: str, version: str) -> str | None:
     Raises:
         ValueError: the registry has no such version, or did not answer.
     """
-    from components.registry.aliases import BY, STATE, STAYS, Promotions  # MLflow: for those alone who ask
+    from components.registry.aliases import BY, STATE, STAYS  # MLflow: for those alone who ask
+    from components.registry.promotions import Promotions
     from components.registry.tracking import in_one_line
     from pipelines.champion_challenger import connect
 
