@@ -12,13 +12,16 @@ RUN python -m venv /app/.venv \
     && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements/pipeline.lock
 
 FROM python:3.11-slim-bookworm AS runtime
-# git: DVC and the provenance need it. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
+# git: DVC and the provenance need it; it commits recipes on the volume, and fetches from the image what root owns. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git g++ tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home pipeline \
-    && install --directory --owner 10001 /work
+    && install --directory --owner 10001 /work \
+    && git config --system safe.directory /app/source \
+    && git config --system user.name pipeline \
+    && git config --system user.email pipeline@localhost
 COPY --from=environment /app/.venv /app/.venv
 COPY . /app/source
 ENV PATH=/app/.venv/bin:$PATH \
@@ -40,5 +43,7 @@ CMD ["--model", "models:/digits-sigma-0.5@champion"]
 FROM runtime AS pipeline
 WORKDIR /work
 VOLUME /work
-ENTRYPOINT ["tini", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
+# To all at once, as Ctrl-C: a stage keeps its progress, and DVC, which would die at SIGTERM, waits for it.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["tini", "-g", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
 CMD ["dvc", "repro"]

@@ -4,6 +4,7 @@ Called by `pipelines.promote`. Where images or procedure have changed since the 
 anew on the challenger's before anything is compared.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from components.tools.files import locked, read_json, write_json, write_text
 from components.tools.hashing import hash_value
 from pipelines import artifacts
 from pipelines.cli import STOPPED_EARLY, StoppedEarly
+from pipelines.watchdog import FLOW_PID
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ def certify(sigma: float, model: Path, to: Path) -> None:
     """Run the certify stage on other weights, in as many processes as it is told to."""
     print(f"certifying the champion anew at sigma {level_key(sigma)}: images or procedure have changed", flush=True)
     command = [sys.executable, "-m", "pipelines.certify", "--sigma", level_key(sigma)]
-    code = subprocess.run([*command, "--model", str(model), "--to", str(to)]).returncode
+    ends_with = {FLOW_PID: str(os.getpid())} | os.environ  # with the flow, if one started this process
+    code = subprocess.run([*command, "--model", str(model), "--to", str(to)], env=ends_with).returncode
     if code == STOPPED_EARLY:
         raise StoppedEarly("stopped while the champion was certified anew")
     if code:

@@ -23,7 +23,7 @@ from components.registry.tracking import Tracking
 from components.tools import notify
 from components.tools.files import write_json, write_text
 from components.tools.hashing import hash_value
-from pipelines import artifacts
+from pipelines import artifacts, watchdog
 from pipelines.champion_challenger import Contest, connect, promotions_at, unreported, verdicts
 from pipelines.cli import BAD_PARAMETERS, guard, load_params
 
@@ -223,6 +223,7 @@ def main() -> None:
         allowed = ", ".join(params.noise_levels)
         print(f"error: --sigma is {options['sigma']}: params.yaml has the noise levels {allowed}", file=sys.stderr)
         sys.exit(BAD_PARAMETERS)
+    watchdog.watch()
     once = in_one_line("nothing is lost, run the same command again")(action)
     sys.exit(guard(once, params, **options))
 

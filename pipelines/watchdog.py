@@ -1,7 +1,8 @@
-"""No stage outlives what started it: it stops, with its progress kept, when DVC or the flow is gone.
+"""No process outlives what started it: it stops, with its progress kept, when DVC or the flow is gone.
 
-A process that is killed with -9 cannot stop its children. A stage that DVC started therefore watches DVC, and the
-flow where there is one (on Linux; elsewhere nothing is watched).
+A process that is killed with -9 cannot stop its children. What DVC or a flow started therefore watches its parent, and
+the flow where there is one (on Linux; elsewhere nothing is watched). A promotion and the certification that it starts
+do so too, though DVC knows nothing of them.
 """
 
 import os
@@ -12,14 +13,14 @@ import time
 from pathlib import Path
 
 FLOW_PID = "SMOOTHMIX_FLOW_PID"
-"""Environment variable: the process of the flow that a stage belongs to."""
+"""Environment variable: the process of the flow, or of the promotion, that a process belongs to."""
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"}
 SECONDS_TO_STOP = 60.0
 
 
 def watch() -> None:
-    """In a stage that DVC started: stop this process as by Ctrl-C once DVC or the flow is gone."""
-    if "DVC_STAGE" in os.environ and hasattr(os, "pidfd_open"):
+    """In a process that DVC or a flow started: stop it as by Ctrl-C once its parent or the flow is gone."""
+    if ("DVC_STAGE" in os.environ or FLOW_PID in os.environ) and hasattr(os, "pidfd_open"):
         threading.Thread(target=_stop_when_alone, daemon=True).start()
 
 
@@ -39,7 +40,7 @@ def _stop_when_alone() -> None:
 
 
 def _started_by() -> list[int]:
-    """The processes that this one ends with: DVC, the shell that DVC may have started it in, and the flow.
+    """The processes that this one ends with: its parent, which is DVC or a shell of DVC's or the flow; and the flow.
 
     Raises:
         ProcessLookupError, FileNotFoundError: one of them is gone.
@@ -48,7 +49,7 @@ def _started_by() -> list[int]:
     if _name(pids[0]) in SHELLS:
         pids.append(_parent(pids[0]))
     if pids[-1] == 1 and not _name(1).startswith(("dvc", "python")):
-        raise ProcessLookupError("DVC is gone: the system has adopted its child")
+        raise ProcessLookupError("the parent is gone: the system has adopted its child")
     if FLOW_PID in os.environ:
         pids.append(int(os.environ[FLOW_PID]))
     return pids

@@ -9,7 +9,8 @@ def use_device(threads: int) -> torch.device:
     """The GPU where there is one, else the CPU with `threads` threads per operation; deterministic algorithms on both.
 
     The thread count is set even where it equals the machine's: the order of a sum, and so its rounding, depends on it.
-    A process that torchrun started takes the GPU of its local rank.
+    A process that torchrun started takes the GPU of its local rank, or the only one that it sees: cluster managers may
+    show each process its own GPU alone, as number 0.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic matrix products on a GPU
     torch.set_num_threads(threads)
@@ -22,7 +23,7 @@ def use_device(threads: int) -> torch.device:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.device_count() > 1 else 0)
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, suspend_flow_run
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -18,16 +18,20 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput
-from prefect.states import Cancelled
+from prefect.runtime import deployment
+from prefect.states import Cancelled, Completed
 
+from components import params as parameters
+from pipelines import artifacts
 from pipelines.operation import worktree
-from pipelines.operation.dvc_stages import ProcessGroups
+from pipelines.operation.dvc_stages import stopped_at_the_end
 
-DEPLOYMENT = "approval"
+DEPLOYMENT, SERVED = "approval", "approval-served"
+"""Names of the flow's deployment to a work pool, and of the one that `flow serve` runs."""
 
 
 class Reply(RunInput):
@@ -40,7 +44,7 @@ class Reply(RunInput):
 
 
 @flow(name="approval", flow_run_name="{model}-v{version}")
-def approval(model: str, version: str, sigma: str, until: datetime, commit: str, report: str) -> None:
+def approval(model: str, version: str, sigma: str, until: datetime, commit: str, report: str) -> State:
     """Ask whether a challenger becomes champion, and do as the answer says; silence keeps the champion.
 
     Args:
@@ -54,10 +58,32 @@ def approval(model: str, version: str, sigma: str, until: datetime, commit: str,
     seconds = (until - datetime.now(UTC)).total_seconds()
     answer = suspend_flow_run(wait_for_input=form, timeout=max(1, int(seconds)), key="answer")
     # here the run goes on, from its start and perhaps elsewhere, once it is answered
+    if closed := closed_already(model, version):
+        return Cancelled(message=f"{closed}: {answer.name}'s answer changes nothing")
     verb = "approve" if answer.promote else "refuse"
     command = [sys.executable, "-m", "pipelines.promote", verb, "--sigma", sigma, "--version", version]
-    with worktree.passing(commit) as folder:
-        ProcessGroups().run("promote", [*command, "--by", answer.name], folder, get_run_logger().info)
+    with worktree.passing(commit) as folder, stopped_at_the_end() as processes:
+        processes.run("promote", [*command, "--by", answer.name], folder, get_run_logger().info)
+    return Completed(message=f"{answer.name} said {verb}")
+
+
+def closed_already(model: str, version: str) -> str | None:
+    """What became of a question that waits no longer for an answer, in a sentence; None while it does.
+
+    Raises:
+        ValueError: the registry has no such version, or did not answer.
+    """
+    from components.registry.aliases import BY, STATE, STAYS  # MLflow: for those alone who ask
+    from components.registry.promotions import Promotions
+    from components.registry.tracking import in_one_line
+    from pipelines.champion_challenger import connect
+
+    with in_one_line("answer again once it does"):
+        registry = connect(parameters.load(artifacts.PARAMS)).client
+        tags = Promotions(registry, model, artifacts.promotion_locks()).version(version).tags
+    state = tags.get(STATE, "never asked about")
+    by = f" by {tags[BY]}" if BY in tags and state in ("approved", "promoted", *STAYS) else ""
+    return None if state == "open" else f"{model} v{version} waits for no answer, it was {state}{by}"
 
 
 def ask(questions: list[dict[str, Any]], commit: str, report: str, say: Callable[[str], None]) -> None:
@@ -70,26 +96,60 @@ def ask(questions: list[dict[str, Any]], commit: str, report: str, say: Callable
         model, version, sigma = level["model"], level["challenger"], level["sigma"]
         say(f"{model} v{version} waits for a person: python -m pipelines.promote approve --sigma {sigma}, or refuse")
         facts = {"model": model, "version": version, "sigma": sigma, "until": level["expires"]}
+        facts |= {"commit": commit, "report": report}
+        if not start(facts, key=f"{model}-v{version}-{level['expires']}"):
+            say("the flow approval is not deployed here: answer on the command line")
+
+
+def start(facts: dict[str, Any], key: str) -> bool:
+    """Start a run of `approval`, once per key, where it is deployed; whether it is."""
+    beside_us = (deployment.name or "").endswith("-served")  # the deployment that runs this
+    for name in (SERVED, DEPLOYMENT) if beside_us else (DEPLOYMENT, SERVED):
         try:
             run_deployment(
-                f"{approval.name}/{DEPLOYMENT}",
-                parameters=facts | {"commit": commit, "report": report},
+                f"{approval.name}/{name}",
+                parameters=facts,
                 timeout=0,  # do not wait for it
                 as_subflow=False,
-                idempotency_key=f"{model}-v{version}-{level['expires']}",
+                idempotency_key=key,
             )
         except ObjectNotFound:
-            say("the flow approval is not deployed here: answer on the command line")
+            continue
+        return True
+    return False
 
 
 def close_expired(client: SyncPrefectClient) -> None:
     """Questions that nobody answered in time are no longer shown as waiting."""
-    paused = client.read_flow_runs(
+    for run in waiting(client):
+        until = run.state.state_details.pause_timeout if run.state else None
+        if until and until < datetime.now(UTC):
+            close(client, run, "nobody answered in time: the champion stays")
+
+
+def close_answered(say: Callable[[str], None]) -> None:
+    """Questions of this project that were answered on the command line are no longer shown as waiting."""
+    with get_client(sync_client=True) as client:
+        for run in waiting(client):
+            if not worktree.is_known(run.parameters["commit"]):
+                continue  # another project's
+            try:
+                closed = closed_already(run.parameters["model"], run.parameters["version"])
+            except ValueError as error:
+                say(f"the question {run.name} stays open: {error}")
+                continue
+            if closed:
+                close(client, run, closed)
+
+
+def waiting(client: SyncPrefectClient) -> list[FlowRun]:
+    """The questions that Prefect shows as waiting."""
+    return client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[approval.name])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))),
     )
-    for run in paused:
-        until = run.state.state_details.pause_timeout if run.state else None
-        if until and until < datetime.now(UTC):
-            state: State = Cancelled(message="nobody answered in time: the champion stays")
-            client.set_flow_run_state(run.id, state, force=True)
+
+
+def close(client: SyncPrefectClient, run: FlowRun, reason: str) -> None:
+    state: State = Cancelled(message=reason)
+    client.set_flow_run_state(run.id, state, force=True)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ class Stage:
     always_changed: bool
     retries: int
     timeout_minutes: float | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What of this machine a process may use; where nothing is set, everything."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    cores: frozenset[int] | None = None
+
+
+EVERYWHERE = Place()
 
 
 def read_graph(folder: Path) -> list[Stage]:
@@ -102,6 +113,7 @@ class ProcessGroups:
         folder: Path,
         say: Callable[[str], None],
         timeout_minutes: float | None = None,
+        place: Place = EVERYWHERE,
     ) -> list[str]:
         """Run a command in a process group of its own and give its lines, each also said at once.
 
@@ -109,16 +121,16 @@ class ProcessGroups:
             StageStopped: it was stopped on request, or says that it stopped early.
             StageFailed: it exited with an error, or was stopped at the timeout.
         """
-        process = self._start(name, command, folder)
-        assert process.stdout
+        process = self._start(name, command, folder, place)
         lines = []
-        with process, _stopped_after(timeout_minutes, process) as timed_out:
-            for raw in process.stdout:
-                if line := raw.decode(errors="replace").rstrip():
+        try:
+            with _stopped_after(timeout_minutes, process) as timed_out:
+                for line in _output(process):
                     lines.append(line)
                     say(line)
-            code = process.wait()
-        self._running.discard(process)
+                code = process.wait()
+        finally:
+            self._forget(process)
         if code == 0:
             return lines
         last = "\n".join(lines[-LAST_LINES:])
@@ -126,13 +138,14 @@ class ProcessGroups:
             raise StageStopped(f"{name} was stopped; what is finished is kept")
         if timed_out():
             raise StageFailed(f"stage {name} was stopped at its timeout of {timeout_minutes:g} minutes:\n{last}")
-        if re.search(rf"exited with {STOPPED_EARLY}\b", last):  # says DVC, whose own exit code is always the same
+        # DVC says a stage's exit code, and its own is always the same; promote runs without DVC
+        if code == STOPPED_EARLY or re.search(rf"exited with {STOPPED_EARLY}\b", last):
             raise StageStopped(f"{name} stopped early; all of it is kept, the next run goes on")
         raise StageFailed(f"stage {name} exited with {code}; its last lines:\n{last}")
 
-    def _start(self, name: str, command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, command: list[str], folder: Path, place: Place) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-        with self._lock:
+        with self._lock, _on_cores(place.cores):
             if self._stopping:
                 raise StageStopped(f"{name} was not started: the run is being stopped")
             process = subprocess.Popen(
@@ -141,10 +154,19 @@ class ProcessGroups:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that the trainer can be stopped along with DVC
-                env=os.environ | {"PATH": path, FLOW_PID: str(os.getpid())},
+                env=os.environ | {"PATH": path, FLOW_PID: str(os.getpid())} | place.environment,
             )
             self._running.add(process)
         return process
+
+    def _forget(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:  # saying its lines failed, or this thread was interrupted
+            stop(process)
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+        with self._lock:
+            self._running.discard(process)
 
     def stop_all(self) -> None:
         """Stop what runs, and start nothing any more."""
@@ -155,6 +177,38 @@ class ProcessGroups:
             stopper.start()
         for stopper in stoppers:
             stopper.join()
+
+
+@contextmanager
+def _on_cores(cores: frozenset[int] | None) -> Iterator[None]:
+    """Within it this thread, and what it starts, runs on these cores alone."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def stopped_at_the_end() -> Iterator[ProcessGroups]:
+    """ProcessGroups that stop with the flow, whatever ends it."""
+    processes = ProcessGroups()
+    try:
+        yield processes
+    finally:
+        processes.stop_all()
+
+
+def _output(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines that a process writes, without the empty ones."""
+    assert process.stdout
+    for raw in process.stdout:
+        if line := raw.decode(errors="replace").rstrip():
+            yield line
 
 
 @contextmanager

@@ -6,9 +6,8 @@ Prefect calls DVC, never the reverse: a task is `dvc repro --single-item STAGE`,
 
 import argparse
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")  # 20 are few on a busy machine
 
-from prefect import flow, get_run_logger, serve, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -35,16 +34,25 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from components import params as parameters
 from components.tools import notify
-from components.tools.device import available_cores
 from components.tools.files import read_json
 from pipelines import artifacts
-from pipelines.cli import FAILED, STOPPED_EARLY, load_params
-from pipelines.operation import approval, worktree
-from pipelines.operation.dvc_stages import ProcessGroups, Stage, StageStopped, dvc_repro, has_run, read_graph
+from pipelines.cli import BAD_PARAMETERS, FAILED, STOPPED_EARLY, load_params
+from pipelines.operation import approval, served, worktree
+from pipelines.operation.dvc_stages import (
+    ProcessGroups,
+    Stage,
+    StageStopped,
+    dvc_repro,
+    has_run,
+    read_graph,
+    stopped_at_the_end,
+)
+from pipelines.operation.places import Places
 
 PREPARE = "prepare"
 RETRY_SECONDS = 10
-TASKS: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=available_cores())
+TASKS: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner()
+"""Without a limit of its own: `Places` says what may compute at the same time, and a task that waits holds a thread."""
 
 
 def is_failure(task: Any, task_run: Any, state: State) -> bool:
@@ -53,10 +61,11 @@ def is_failure(task: Any, task_run: Any, state: State) -> bool:
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, retry_condition_fn=is_failure)
-def run_stage(stage: Stage, folder: Path, processes: ProcessGroups, options: list[str]) -> bool:
+def stage_task(stage: Stage, folder: Path, processes: ProcessGroups, places: Places, options: list[str]) -> bool:
     """Run one stage with DVC; False where DVC skipped it, as nothing has changed."""
     command = dvc_repro(stage.name, *options)
-    lines = processes.run(stage.name, command, folder, get_run_logger().info, stage.timeout_minutes)
+    with places.take(stage.name) as place:
+        lines = processes.run(stage.name, command, folder, get_run_logger().info, stage.timeout_minutes, place)
     return has_run(stage.name, lines)
 
 
@@ -67,11 +76,13 @@ def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[s
         options: of `dvc repro`, by stage.
     """
     futures: dict[str, PrefectFuture[Any]] = {}
+    places = Places(parameters.load(folder / artifacts.PARAMS))
     for stage in read_graph(folder):
-        submitted = run_stage.with_options(retries=stage.retries, retry_delay_seconds=RETRY_SECONDS).submit(
+        submitted = stage_task.with_options(retries=stage.retries, retry_delay_seconds=RETRY_SECONDS).submit(
             stage=stage,
             folder=folder,
             processes=processes,
+            places=places,
             options=options.get(stage.name, []),
             wait_for=[futures[name] for name in stage.needs],
             return_state=False,
@@ -85,17 +96,14 @@ def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[s
     return [name for name, future in futures.items() if future.result()]
 
 
-@contextmanager
-def stopped_at_the_end() -> Iterator[ProcessGroups]:
-    """ProcessGroups that stop with the flow, whatever ends it."""
-    processes = ProcessGroups()
-    try:
-        yield processes
-    finally:
-        processes.stop_all()
+def run_name() -> str:
+    """What a run is shown as: the commit and the noise levels that it works on."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = found.stdout.strip() or "no commit"
+    return f"{commit}, sigma {' '.join(parameters.load(artifacts.PARAMS).noise_levels)}"
 
 
-@flow(name="train-certify-register", task_runner=TASKS)  # type: ignore[arg-type]
+@flow(name="train-certify-register", flow_run_name=run_name, task_runner=TASKS)  # type: ignore[arg-type]
 def pipeline() -> State:
     """Run every stage of dvc.yaml in the working copy."""
     try:
@@ -106,7 +114,7 @@ def pipeline() -> State:
     return Completed()
 
 
-@flow(name="retrain", task_runner=TASKS)  # type: ignore[arg-type]
+@flow(name="retrain", flow_run_name=run_name, task_runner=TASKS)  # type: ignore[arg-type]
 def retrain() -> State:
     """Bring the committed project up to date with its source, in its own worktree; then compare with the champions."""
     say = get_run_logger().info
@@ -114,8 +122,9 @@ def retrain() -> State:
         with worktree.only_run(say), stopped_at_the_end() as processes:
             sweep()
             commit = worktree.check_out(say)
-            line = retrain_in(worktree.scheduled(), processes)
-            promote(worktree.scheduled(), commit, processes)
+            folder = worktree.project_in(worktree.scheduled())
+            line = retrain_in(folder, processes)
+            promote(folder, commit, processes)
     except StageStopped as stop:
         return stopped(stop)
     except Exception as error:
@@ -148,7 +157,8 @@ def stopped(stop: StageStopped) -> State:
 
 @task(cache_policy=NO_CACHE)
 def promote(folder: Path, commit: str, processes: ProcessGroups) -> None:
-    """Compare the challengers with the champions, publish the verdict and put open questions to a person."""
+    """Compare the challengers with the champions, publish the verdict, put open questions to a person and close those
+    that were answered elsewhere."""
     say = get_run_logger().info
     processes.run("promote", [sys.executable, "-m", "pipelines.promote"], folder, say)
     verdict = folder / artifacts.PROMOTION
@@ -156,6 +166,7 @@ def promote(folder: Path, commit: str, processes: ProcessGroups) -> None:
     create_markdown_artifact(report, key="verdict", description=f"challengers and champions at commit {commit[:12]}")
     levels = read_json(verdict / "verdict.json", "run python -m pipelines.promote")["levels"]
     approval.ask([level for level in levels if level["approval"] == "asked"], commit, report, say)
+    approval.close_answered(say)
 
 
 def sweep() -> None:
@@ -173,11 +184,15 @@ def sweep() -> None:
 
 
 def serve_schedule(cron: str) -> None:
-    """Run the schedule in this process, until it is stopped: what prefect.yaml deploys to a work pool."""
+    """Run the schedule in this process, until it is stopped: what prefect.yaml deploys to a work pool.
+
+    Under names of its own: Prefect would take deployments of the same name away from the work pool, and pause them at
+    the end.
+    """
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    nightly: Any = retrain.to_deployment("nightly", cron=cron, concurrency_limit=one_at_a_time)
-    questions: Any = approval.approval.to_deployment(approval.DEPLOYMENT)
-    serve(nightly, questions)
+    nightly: Any = retrain.to_deployment("nightly-served", cron=cron, concurrency_limit=one_at_a_time)
+    questions: Any = approval.approval.to_deployment(approval.SERVED)
+    served.serve(nightly, questions)
 
 
 def run_once(chosen: Any) -> int:
@@ -206,6 +221,9 @@ def main() -> None:
     options = parser.parse_args()
     load_params()
     if options.command == "serve":
+        if not served.is_cron(options.cron):
+            print(f"error: --cron is {options.cron!r}: give five fields, for example '0 2 * * *'", file=sys.stderr)
+            sys.exit(BAD_PARAMETERS)
         serve_schedule(options.cron)
     else:
         sys.exit(run_once(retrain if options.worktree else pipeline))

@@ -30,6 +30,11 @@ def scheduled() -> Path:
     return artifacts.state_root() / "scheduled"
 
 
+def project_in(worktree: Path) -> Path:
+    """The project's folder in a worktree: the same as here, where the repository may hold more than the project."""
+    return worktree / _git("rev-parse", "--show-prefix")
+
+
 @contextmanager
 def only_run(say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other scheduled run of this project is under way, here or in another container on the same volume.
@@ -54,13 +59,13 @@ def check_out(say: Callable[[str], None]) -> str:
     ours = [f":!{path}" for path in RESULTS_IN_GIT]
     if changed := _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours):
         say(f"uncommitted, so not part of this run: {', '.join(line[3:] for line in changed.splitlines())}")
-    folder = scheduled()
+    worktree = scheduled()
+    folder = project_in(worktree)
     try:
-        _update(folder, commit)
+        _update(worktree, folder, commit)
     except (OSError, subprocess.CalledProcessError):  # there is none yet, or a killed run left it broken
-        remove(folder)
-        _git("worktree", "prune")
-        _git("worktree", "add", "--detach", str(folder), commit)
+        remove(worktree)
+        _add(worktree, commit)
     _hide_results(folder, True)
     _share_cache(folder)
     for name in ("lock", "rwlock", "rwlock.lock"):  # of a killed run, by a number that another process may have now
@@ -68,10 +73,18 @@ def check_out(say: Callable[[str], None]) -> str:
     return commit
 
 
-def _update(folder: Path, commit: str) -> None:
+def _add(worktree: Path, commit: str) -> None:
+    _git("worktree", "prune")
+    # twice --force: git holds a worktree locked while it makes it, and for ever if it is killed meanwhile
+    _git("worktree", "add", "--force", "--force", "--detach", str(worktree), commit)
+
+
+def _update(worktree: Path, folder: Path, commit: str) -> None:
     common = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     if _git(*common, folder=folder) != _git(*common):
-        raise FileNotFoundError(f"{folder} is a worktree of a project that this one was copied from")
+        raise FileNotFoundError(f"{worktree} is a worktree of a project that this one was copied from")
+    if Path(_git("rev-parse", "--show-toplevel", folder=folder)).resolve() != worktree.resolve():
+        raise FileNotFoundError(f"{worktree} is no worktree: git would take the working copy instead")
     results = {path: (folder / path).read_bytes() for path in RESULTS_IN_GIT if (folder / path).exists()}
     _hide_results(folder, False)
     _git("checkout", "--quiet", "--force", "--detach", commit, folder=folder)
@@ -86,6 +99,7 @@ def _hide_results(folder: Path, hide: bool) -> None:
 
 
 def _share_cache(folder: Path) -> None:
+    from dvc.config import Config
     from dvc.repo import Repo
 
     main = artifacts.state_root().parent
@@ -93,8 +107,10 @@ def _share_cache(folder: Path) -> None:
         shutil.copy2(main / ".dvc/config.local", folder / ".dvc/config.local")
     with Repo(str(main)) as repo:
         cache = repo.cache.legacy.path
-    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
+    with Config(str(folder / ".dvc")).edit("local") as config:
         config.setdefault("cache", {})["dir"] = cache
+        if _git("rev-parse", "--show-superproject-working-tree"):  # of a submodule's worktree, DVC misreads the root
+            config.setdefault("core", {})["no_scm"] = True
 
 
 @contextmanager
@@ -102,11 +118,16 @@ def passing(commit: str) -> Iterator[Path]:
     """A worktree for a single command, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="worktree-") as temporary:
         folder = Path(temporary) / "project"
-        _git("worktree", "add", "--detach", str(folder), commit)
+        _add(folder, commit)
         try:
-            yield folder
+            yield project_in(folder)
         finally:
             _git("worktree", "remove", "--force", str(folder))
+
+
+def is_known(commit: str) -> bool:
+    """Whether a commit is one of this repository's."""
+    return subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True).returncode == 0
 
 
 def source_state(params: Params) -> str:

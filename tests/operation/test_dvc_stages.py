@@ -72,6 +72,42 @@ def test_the_lines_and_the_exit_code_of_a_stage_say_how_it_ended(tmp_path):
         ProcessGroups().run("x", ["sh", "-c", as_dvc_says_it], tmp_path, said.append)
 
 
+def test_a_command_without_dvc_that_stopped_early_is_no_failure(tmp_path):
+    with pytest.raises(StageStopped, match="promote stopped early; all of it is kept"):
+        ProcessGroups().run("promote", ["sh", "-c", "exit 75"], tmp_path, print)
+
+
+def test_where_a_line_cannot_be_said_the_process_is_stopped_and_forgotten(tmp_path):
+    processes, said = ProcessGroups(), []
+
+    def say(line):
+        said.append(line)
+        raise OSError("the log is gone")
+
+    with pytest.raises(OSError, match="the log is gone"):
+        processes.run("x", SLEEP, tmp_path, say)
+    wait_until(lambda: not group_lives(int(said[0])))
+    assert processes._running == set()
+
+
+def test_processes_that_end_while_all_are_stopped_disturb_nothing(tmp_path):
+    """Each run takes itself out of the set that is gone through meanwhile."""
+    processes = ProcessGroups()
+    threads = [
+        threading.Thread(target=processes.run, args=("x", ["true"], tmp_path, print), daemon=True) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    with processes._lock:  # as `stop_all` holds it
+        wait_until(lambda: all(process.poll() is not None for process in processes._running))
+        time.sleep(0.2)
+        listed = len(processes._running)
+    for thread in threads:
+        thread.join(30)
+    assert listed
+    assert processes._running == set()
+
+
 # --- no orphans --------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +159,32 @@ def test_a_stage_ends_when_the_flow_is_killed(dvc_stage):
     flow.kill()
     flow.wait()
     wait_until(lambda: is_gone(int(note.read_text())))
+
+
+WATCHED = "import os, pathlib, subprocess, sys, time; from pipelines import watchdog; watchdog.watch();"
+CHILD = WATCHED + "pathlib.Path('child').write_text(str(os.getpid())); time.sleep(1000)"
+PARENT = WATCHED + "pathlib.Path('parent').write_text(str(os.getpid())); "
+PARENT += "subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_what_runs_without_dvc_ends_with_the_flow_and_so_does_what_it_started(tmp_path):
+    program = "import sys; from pathlib import Path; from pipelines.operation.dvc_stages import ProcessGroups;"
+    program += "ProcessGroups().run('promote', [sys.executable, '-c', *sys.argv[1:]], Path.cwd(), print)"
+    flow = subprocess.Popen([sys.executable, "-c", program, PARENT, CHILD], cwd=tmp_path, env=environment())
+    notes = [tmp_path / "parent", tmp_path / "child"]
+    wait_until(lambda: all(note.exists() and note.read_text() for note in notes))
+    flow.kill()
+    flow.wait()
+    wait_until(lambda: all(is_gone(int(note.read_text())) for note in notes))
+
+
+def test_a_promotion_ends_where_its_flow_is_gone(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    flow = subprocess.Popen(["true"])
+    flow.wait()
+    command = [sys.executable, "-m", "pipelines.promote"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(SMOOTHMIX_FLOW_PID=str(flow.pid)))
+    assert done.returncode in (75, -signal.SIGINT)  # otherwise 1: there is nothing here to work on
 
 
 # --- two runs at once --------------------------------------------------------------------------------------------

@@ -293,6 +293,7 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
 
     try:
         (entry, *_) = wait_until(fired)
+        assert server.get("/deployments/name/retrain/nightly-served")["name"] == "nightly-served"
     finally:
         serving.send_signal(signal.SIGTERM)
         serving.wait(60)
