@@ -7,15 +7,13 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed
+import torch
 
 from components.certification import preset_radii, table
 from components.certification.cohen import certify_images
@@ -28,6 +26,7 @@ from components.data.streaming import FileSplit, open_split, to_unit_interval
 from components.model import weights
 from components.model.card import ModelCard
 from components.params import Params
+from components.tools import world
 from components.tools.device import available_cores, use_device
 from components.tools.files import claim, read_json, write_json
 from components.tools.hashing import derive_seed, hash_code, hash_value
@@ -80,46 +79,31 @@ def run(
         identity["decoder"] = decoder_version()
     indices = range(0, len(split.labels), params.certify.every)
 
-    with sharing() as (rank, size):
-        if rank == 0:
-            claim(artifacts.partial_table(hash_value(identity)))
-        together(size)
-        rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=rank)
-        if merge and rank == 0:
-            for folder in merge:
-                print(f"{rows.merge(folder)} new rows from {folder}")
-        together(size)
-        rows.lines = rows.reread()
-        certify_missing(procedure, sampler, rows, split, indices[rank::size], description.max_value, deadline)
-        rows.close()
-        together(size)
+    ranks = world.current()
+    ranks.compare(
+        identity | {"images": len(indices)}, "give all of them the same params.yaml, model, data, code and torch"
+    )
+    if ranks.rank == 0:
+        claim(artifacts.partial_table(hash_value(identity)))
+    ranks.meet()
+    rows = PartialTable(artifacts.partial_table(hash_value(identity)), identity, procedure.columns, shard=ranks.rank)
+    if merge and ranks.rank == 0:
+        for folder in merge:
+            print(f"{rows.merge(folder)} new rows from {folder}")
+    ranks.meet()
+    rows.lines = rows.reread()
+    own = indices[ranks.rank :: ranks.size]
+    certify_missing(procedure, sampler, rows, split, own, description.max_value, deadline)
+    rows.close()
+    ranks.meet()
     lines = rows.reread()
     if missing := sum(index not in lines for index in indices):
         raise StoppedEarly(f"stopped after {len(indices) - missing} of {len(indices)} images")
-    if rank == 0:
+    if ranks.rank == 0:
         folder = to or artifacts.certificates(sigma).parent
         rows_in_order = (lines[index] for index in indices)
         table.write(folder / artifacts.certificates(sigma).name, rows_in_order, procedure.columns)
         write_json(folder / artifacts.certificates_identity(sigma).name, identity)
-
-
-@contextmanager
-def sharing() -> Iterator[tuple[int, int]]:
-    """Which of how many processes that share the images this is; torchrun says."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if size > 1:  # they wait for each other as long as the slowest one takes
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield rank, size
-    finally:
-        if size > 1:
-            torch.distributed.destroy_process_group()
-
-
-def together(size: int) -> None:
-    """Wait until all processes have come here."""
-    if size > 1:
-        torch.distributed.barrier()
 
 
 def certify_missing(
@@ -204,7 +188,7 @@ def common_facts(sampler: Sampler, card: ModelCard, description: Description, se
         "images_sha256": description.test_sha256,
         "device": sampler.device.type,
         "torch": version("torch"),
-        "code_sha256": hash_code(artifacts.CERTIFICATION_CODE),
+        "code_sha256": hash_code(artifacts.code_of("certify")),
     }
 
 
