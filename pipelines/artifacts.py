@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import yaml
+
 from components.params import level_key
 
 PARAMS = Path("params.yaml")
@@ -25,11 +27,13 @@ PROMOTION = OUTPUTS / "evaluation/promotion"
 SOURCE = Path(__file__).parents[1]
 """Where the code lies, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
-_BOTH = ["model/networks.py", "data/streaming.py", "data/image_files.py", "tools/device.py"]
-TRAINING_CODE = [SOURCE / "components" / name for name in ["training", "data/augment.py", "tools/hashing.py", *_BOTH]]
-"""The code that a training's result depends on, as train's dependencies in dvc.yaml."""
-CERTIFICATION_CODE = [SOURCE / "components" / name for name in ["certification", *_BOTH]]
-"""The code that a table's rows depend on."""
+
+
+def code_of(stage: str) -> list[Path]:
+    """The code that a stage's result depends on: its dependencies in dvc.yaml that are no data."""
+    stages = yaml.safe_load((SOURCE / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    deps = stages[stage].get("do", stages[stage])["deps"]
+    return [SOURCE / name for name in deps if name.startswith(("components/", "pipelines/"))]
 
 
 def model(sigma: float) -> Path:

@@ -5,17 +5,13 @@ Several processes share the images under torchrun, or with `certify.processes`; 
 
 import argparse
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor
 
 from components.certification import table
@@ -29,6 +25,7 @@ from components.data.prepared import Split, load_description
 from components.data.streaming import FileSplit, open_split, to_unit_interval
 from components.model import weights
 from components.params import Params
+from components.tools import world
 from components.tools.device import use_device
 from components.tools.files import claim, write_json
 from components.tools.hashing import derive_seed, hash_code, hash_value
@@ -62,26 +59,28 @@ def run(
     job = set_up(params, sigma, model or artifacts.model(sigma))
     partial_table = artifacts.partial_table(hash_value(job.identity))
 
-    with sharing() as (rank, size):
-        if rank == 0:
-            claim(partial_table)
-        together(size)
-        rows = PartialTable(partial_table, job.identity, job.procedure.columns, shard=rank)
-        if merge and rank == 0:
-            for folder in merge:
-                print(f"{rows.merge(folder)} new rows from {folder}")
-        together(size)
-        rows.lines = rows.reread()
-        with stop_requests() as stop_asked:
-            certify_shard(job, rows, job.indices[rank::size], Stopping(deadline, stop_asked))
-        rows.close()
-        if stop_asked() and size > 1:
-            raise KeyboardInterrupt  # the other processes, which may not have been asked, are not waited for
-        together(size)
+    ranks = world.current()
+    remedy = "give all of them the same params.yaml, model, data, code and torch"
+    ranks.compare(job.identity | {"images": len(job.indices)}, remedy)
+    if ranks.rank == 0:
+        claim(partial_table)
+    ranks.meet()
+    rows = PartialTable(partial_table, job.identity, job.procedure.columns, shard=ranks.rank)
+    if merge and ranks.rank == 0:
+        for folder in merge:
+            print(f"{rows.merge(folder)} new rows from {folder}")
+    ranks.meet()
+    rows.lines = rows.reread()
+    with stop_requests() as stop_asked:
+        certify_shard(job, rows, job.indices[ranks.rank :: ranks.size], Stopping(deadline, stop_asked))
+    rows.close()
+    if stop_asked() and ranks.size > 1:
+        raise KeyboardInterrupt  # the other processes, which may not have been asked, are not waited for
+    ranks.meet()
     lines = rows.reread()
     if missing := sum(index not in lines for index in job.indices):
         raise StoppedEarly(f"stopped after {len(job.indices) - missing} of {len(job.indices)} images")
-    if rank == 0:
+    if ranks.rank == 0:
         write(job, lines, to or artifacts.certificates(sigma).parent)
 
 
@@ -125,7 +124,7 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
         "seed": derive_seed(params.seed, "certify", str(sigma)),
         "weights_sha256": card.weights_sha256,
         "images_sha256": description.test_sha256,
-        "code_sha256": hash_code(artifacts.CERTIFICATION_CODE),
+        "code_sha256": hash_code(artifacts.code_of("certify")),
     }
     if isinstance(split, FileSplit):
         identity["decoder"] = decoder_version()
@@ -147,25 +146,6 @@ def write(job: Job, lines: dict[int, str], folder: Path) -> None:
     table.write(folder / artifacts.certificates(sigma).name, rows, job.procedure.columns)
     which = {"every": job.indices.step, "images": len(job.indices)}
     write_json(folder / artifacts.certificates_identity(sigma).name, job.identity | which)
-
-
-@contextmanager
-def sharing() -> Iterator[tuple[int, int]]:
-    """Which of how many processes that share the images this is; torchrun says."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if size > 1:  # they wait for each other as long as the slowest one takes
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-    try:
-        yield rank, size
-    finally:
-        if size > 1:
-            torch.distributed.destroy_process_group()
-
-
-def together(size: int) -> None:
-    """Wait until all processes have come here."""
-    if size > 1:
-        torch.distributed.barrier()
 
 
 if __name__ == "__main__":

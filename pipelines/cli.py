@@ -12,11 +12,13 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from components import params as parameters
 from components.params import Params, ParamsError
+from components.tools.roll_call import LostRank
+from components.tools.world import World, joined
 from pipelines import artifacts, watchdog
 
 DONE, FAILED, BAD_PARAMETERS, STOPPED_EARLY = 0, 1, 2, 75
@@ -101,19 +103,26 @@ def positive(text: str) -> float:
 def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
     """Run a stage and turn how it ended into an exit code, with one line on stderr where it did not end well.
 
-    Of several processes, which fail alike, the first one speaks.
+    Of several processes the one that fails speaks; where all fail alike, it is said once. Where one fails, the others
+    end with its exit code.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the KeyboardInterrupt below
-    line, code = "", DONE
-    try:
-        stage(*arguments, **options)
-    except (ValueError, FloatingPointError, OSError) as error:
-        line, code = f"error: {error}", FAILED
-    except StoppedEarly as stop:
-        line, code = f"{stop}; all of it is kept: run the same command again to go on", STOPPED_EARLY
-    except KeyboardInterrupt:
-        line, code = "stopped; what is finished is kept: run the same command again to go on", STOPPED_EARLY
-    if line and os.environ.get("RANK", "0") == "0":
+    ranks, line, code, lost = World(), "", DONE, False
+    with ExitStack() as open_world:
+        try:
+            ranks = open_world.enter_context(joined())
+            stage(*arguments, **options)
+        except (ValueError, FloatingPointError, OSError) as error:
+            line, code, lost = f"error: {error}", FAILED, isinstance(error, LostRank)
+        except StoppedEarly as stop:
+            line, code = f"{stop}; all of it is kept: run the same command again to go on", STOPPED_EARLY
+        except KeyboardInterrupt:
+            line, code = "stopped; what is finished is kept: run the same command again to go on", STOPPED_EARLY
+        except BaseException as error:
+            ranks.last_words(FAILED, f"error: {type(error).__name__}: {error}")
+            raise
+        code, line = ranks.last_words(code, line, lost=lost)
+    if line:
         print(line, file=sys.stderr)
     return code
 

@@ -29,6 +29,23 @@ WRITES = {
     "register": set(),
 }
 """What each stage makes, where dvc.yaml must agree."""
+NO_RESULT = {
+    "components/__init__.py": "a docstring, as are those of its folders",
+    "components/params.py": "reads values, which dvc.yaml, keys and identities name one by one",
+    "components/data/sources/source.py": "the form in which a source hands over images, which only prepare reads",
+    "components/tools/files.py": "where bytes go, not which",
+    "components/tools/notify.py": "says what happened",
+    "components/tools/progress.py": "says what happens",
+    "components/tools/provenance.py": "circumstances, which no result depends on",
+    "components/tools/roll_call.py": "how ranks find each other",
+    "components/tools/world.py": "when ranks wait and end; it changes no number",
+    "components/registry/live.py": "shows a training while it runs",
+    "pipelines/__init__.py": "a docstring",
+    "pipelines/artifacts.py": "where files lie",
+    "pipelines/cli.py": "options and exit codes",
+    "pipelines/watchdog.py": "ends a stage that nobody waits for",
+}
+"""Modules that stages import and on which no result depends, with the reason: no dependency of a stage."""
 STAGE_FILES = [f"pipelines/{stage}.py" for stage in WRITES]
 GATE_FILES = ["pipelines/promote.py", "pipelines/champion_challenger.py", "pipelines/lookup.py"]
 
@@ -65,6 +82,20 @@ def stages():
         names = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
         resolved[name] = {"cmd": body["cmd"], "params": set(body["params"]), "deps": body["deps"], "outs": names}
     return resolved
+
+
+def code_behind(file, found=None):
+    """The project's files that a file imports, directly or not, itself among them; not beyond NO_RESULT."""
+    found = set() if found is None else found
+    if file in found or is_under(Path(file), NO_RESULT):
+        return found
+    found.add(file)
+    for name in imports(file):
+        path = name.replace(".", "/")
+        for candidate in (f"{path}.py", f"{path}/__init__.py"):
+            if path.startswith(("components/", "pipelines/")) and (ROOT / candidate).exists():
+                code_behind(candidate, found)
+    return found
 
 
 def is_under(path, names):
@@ -177,6 +208,29 @@ def test_what_a_stage_needs_is_in_the_project_or_made_by_an_earlier_stage(stages
             made_before = is_under(needed, made) or any(out.is_relative_to(needed) for out in made)
             assert in_project or made_before, f"{name} needs {needed}"
         made += map(Path, stage["outs"])
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_dvc_yaml_lists_the_code_that_a_stage_s_result_depends_on(stages, name):
+    """Else DVC, the key of a training or the identity of a table takes a result of other code for that of this code."""
+    listed = [Path(dep) for dep in stages[name]["deps"] if dep.startswith(("components/", "pipelines/"))]
+    docstrings = {file for file in python_files("components") if is_docstring(file)}
+    behind = {Path(file) for file in code_behind(f"pipelines/{name}.py") - docstrings}
+    unlisted = sorted(str(file) for file in behind if not is_under(file, listed))
+    assert not unlisted, f"add to the deps of {name}, or to NO_RESULT with a reason: {unlisted}"
+    idle = [str(dep) for dep in listed if not any(file.is_relative_to(dep) for file in behind)]
+    assert not idle, f"{name} imports none of {idle}"
+
+
+@pytest.mark.parametrize("name", ["train", "certify"])
+def test_keys_and_identities_hash_what_dvc_yaml_lists(stages, name):
+    code = {ROOT / dep for dep in stages[name]["deps"] if dep.startswith(("components/", "pipelines/"))}
+    assert set(artifacts.code_of(name)) == code
+
+
+def is_docstring(file):
+    """Whether a file holds no code."""
+    return len(ast.parse((ROOT / file).read_text()).body) <= 1
 
 
 def choices(section, name):

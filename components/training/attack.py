@@ -93,7 +93,7 @@ def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, its layers folded; afterwards it is in the mode it was in."""
+    """The network in eval mode, its layers fused; afterwards it is in the mode it was in."""
     was_training = network.training
     network.eval()
     try:

@@ -1,5 +1,7 @@
 """The training loop, for every method."""
 
+import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,13 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from components.data.augment import PADDING, crop_and_flip
+from components.data.prepared import Description
 from components.data.streaming import FileSplit, TrainingView, to_unit_interval
+from components.model import networks
 from components.params import Train
 from components.tools.device import available_cores
 from components.tools.hashing import derive_seed
 from components.training.draws import Draws, Shard
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
-from components.training.ranks import Ranks
+from components.training.ranks import Ranks, share_batch_norm
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,18 @@ class EpochStats:
     loss: float
     """Mean over the optimiser steps."""
     noisy_accuracy: float
-    """Shard of noisy training images classified right, as seen while training."""
+    """Part of the noisy training images classified right, as seen while training."""
     seconds: float
+
+
+def begin(settings: Train, description: Description, seed: int, device: torch.device, ranks: Ranks) -> "Training":
+    """The training of a network for the described data, before its first step; the same in every rank."""
+    channels, height, width = description.image_shape
+    torch.manual_seed(derive_seed(seed, "weights"))
+    shape, classes = (channels, height, width), len(description.classes)
+    network = networks.build(settings.network, shape, classes, description.mean, description.std).to(device)
+    share_batch_norm(network, ranks)
+    return Training(network, make_optimizer(network, settings))
 
 
 def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
@@ -116,6 +130,11 @@ class Training:
                 f"lower train.learning_rate ({rate:g})"
             )
 
+    def weights_sha256(self) -> dict[str, str]:
+        """The content of each parameter and buffer, by name."""
+        values = self.network.state_dict().items()
+        return {name: hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest() for name, value in values}
+
     def state(self) -> dict[str, Any]:
         """For a checkpoint: tensors and plain values, nothing of which is not finite.
 
@@ -153,25 +172,25 @@ def fit(
     sigma: float,
     settings: Train,
     seed: int,
-    processes: Ranks | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[int]:
     """Train in place; after each optimiser step, yields the number of its images.
 
     Every random number depends on (seed, epoch, step) and the image's place in the step alone. So a training that takes
-    over the state of another one at any yield ends with the same weights and history, bit for bit, as that one would;
-    and several processes, which share the images of each step, follow one process within rounding.
+    over the state of another one at any yield ends with the same weights and history, bit for bit, as that one would.
+    Several processes, which share the images of each step, take each step as one process would, within rounding.
 
     Args:
         pixels: uint8 (N, C, H, W) on the network's device, or files that are decoded on the fly; `pixels / max_value`
             is in [0, 1].
         labels: int64 (N,), on the network's device.
-        processes: with whom the steps are shared; each must call this alike.
+        ranks: with whom the steps are shared; each must call this alike.
 
     Raises:
         ValueError: fewer images than groups in a batch.
         FloatingPointError: a loss or the weights were not finite; found at the end of the epoch at the latest.
     """
-    processes = processes or Ranks()
+    ranks = ranks or Ranks()
     if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
         raise ValueError(f"{len(labels)} training images cannot be split into {groups} groups (num_noises)")
     training.network.train()
@@ -179,33 +198,33 @@ def fit(
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(epoch, settings)
         steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device))[training.step :]
-        shares = [processes.share(len(rows)) for rows in steps]
-        own_rows = [rows[share.rows] for rows, share in zip(steps, shares, strict=True)]
+        shards = [ranks.shard_of(len(rows)) for rows in steps]
+        own_rows = [rows[shard.rows] for rows, shard in zip(steps, shards, strict=True)]
         last_step = training.step + len(steps) - 1
         batches = training_views(pixels, own_rows, seed, epoch)
-        for step, (share, rows, batch) in enumerate(zip(shares, own_rows, batches, strict=True), training.step):
-            processes.turn_to(share)
+        for step, (shard, rows, batch) in enumerate(zip(shards, own_rows, batches, strict=True), training.step):
+            ranks.turn_to(shard)
             if settings.augment == "crop_flip":
-                batch = augmented(batch, Draws(seed, epoch, step, labels.device, share, use="augment"))
-            draws = Draws(seed, epoch, step, labels.device, share)
+                batch = augmented(batch, Draws(seed, epoch, step, labels.device, shard, use="augment"))
+            draws = Draws(seed, epoch, step, labels.device, shard)
             objective = partial(OBJECTIVES[settings.method], sigma=sigma, settings=settings, epoch=epoch, draws=draws)
             images = to_unit_interval(batch, max_value)
-            optimise(training, objective, images, labels[rows], settings.precision, share, processes)
+            optimise(training, objective, images, labels[rows], settings.precision, shard, ranks)
             if step == last_step:
                 training.end_epoch()
-            yield share.total
+            yield shard.total
 
 
 def training_views(pixels: Tensor | FileSplit, steps: list[Tensor], seed: int, epoch: int) -> Iterator[Tensor]:
     """The images of each step, uint8 (B, C, H, W), where its row numbers are; files are decoded by processes of their
-    own, some steps ahead."""
+    own, some steps ahead: as many as this rank's part of the machine has cores."""
     if isinstance(pixels, Tensor):
         yield from (pixels[rows] for rows in steps)
         return
     loader = DataLoader(
         TrainingView(pixels, seed, epoch),
         batch_sampler=[rows.tolist() for rows in steps],
-        num_workers=available_cores(),
+        num_workers=max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         pin_memory=torch.cuda.is_available(),
     )
     for rows, (batch, _) in zip(steps, loader, strict=True):
@@ -218,23 +237,23 @@ def optimise(
     images: Tensor,
     labels: Tensor,
     precision: str,
-    share: Shard,
-    processes: Ranks,
+    shard: Shard,
+    ranks: Ranks,
 ) -> None:
-    """One optimiser step on this process's share of a group: the step of the whole group's mean loss."""
+    """One optimiser step on this process's shard of a group: the step of the whole group's mean loss."""
     network, optimizer = training.network, training.optimizer
     in_bfloat16 = precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16, enabled=in_bfloat16, cache_enabled=False):
         loss, logits = objective(network, images, labels)
-    loss = loss * processes.weight(share)
+    loss = loss * ranks.weight(shard)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     loss = loss.detach()
-    right = (logits.detach().argmax(-1) == labels).sum() / processes.copies
+    right = (logits.detach().argmax(-1) == labels).sum() / ranks.copies
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    processes.add_up([*gradients, loss, right])
+    ranks.add_up([*gradients, loss, right])
     optimizer.step()
-    training.count(loss, right, share.total, num_noises=len(logits))
+    training.count(loss, right, shard.total, num_noises=len(logits))
 
 
 def augmented(batch: Tensor, draws: Draws) -> Tensor:

@@ -1,6 +1,6 @@
 """The same function as a network in eval mode, faster: for the attack, which needs gradients of the image alone.
 
-Two foldings: of batch norm into the convolution before it, and of a pooled convolution into one matrix product.
+Two fusings: of batch norm into the convolution before it, and of a pooled convolution into one matrix product.
 """
 
 from typing import Any

@@ -9,22 +9,21 @@ from pathlib import Path
 import torch
 
 from components.tools.device import use_device
+from components.tools.world import joined
 from components.training.fit import Training, fit, make_optimizer
-from components.training.ranks import joined, share_batch_norm
+from components.training.ranks import connected, share_batch_norm
 
 
 def main(folder: Path) -> None:
     job = torch.load(folder / "job.pt", weights_only=False)
-    with joined(use_device(threads=1)) as processes:
-        share_batch_norm(job["network"], processes)
+    with joined(), connected(use_device(threads=1)) as ranks:
+        share_batch_norm(job["network"], ranks)
         training = Training(job["network"], make_optimizer(job["network"], job["settings"]))
-        steps = fit(
-            training, *job["data"], max_value=16, sigma=0.5, settings=job["settings"], seed=0, processes=processes
-        )
+        steps = fit(training, *job["data"], max_value=16, sigma=0.5, settings=job["settings"], seed=0, ranks=ranks)
         sizes = list(steps)
-        if processes.first:
+        if ranks.is_main:
             state = {"sizes": sizes, "weights": job["network"].state_dict(), "history": training.history}
-            torch.save(state | {"processes": processes.size}, folder / "result.pt")
+            torch.save(state | {"processes": ranks.size}, folder / "result.pt")
 
 
 if __name__ == "__main__":

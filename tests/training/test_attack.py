@@ -82,10 +82,10 @@ def test_the_network_is_left_as_it_was(training):
         ("resnet50", (3, 64, 64)),
     ],
 )
-def test_the_folded_network_is_the_same_function_with_the_same_gradient_and_follows_the_training(name, shape):
+def test_the_fused_network_is_the_same_function_with_the_same_gradient_and_follows_the_training(name, shape):
     torch.manual_seed(0)
     network = networks.build(name, shape, 10, [0.4] * shape[0], [0.2] * shape[0]).double()
-    folded = fuse(network.eval())
+    fused = fuse(network.eval())
     for _ in range(2):
         with torch.no_grad():  # another step of a training, and other statistics
             for parameter in network.parameters():
@@ -93,23 +93,23 @@ def test_the_folded_network_is_the_same_function_with_the_same_gradient_and_foll
         network.train()(torch.rand(8, *shape, dtype=torch.float64))
         network.eval()
         gradients = []
-        for function in (network, folded):
+        for function in (network, fused):
             images = torch.rand(
                 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
             ).requires_grad_()
             logits = function(images)
             gradients.append((logits.detach(), *torch.autograd.grad(logits.square().sum(), images)))
         torch.testing.assert_close(*gradients)
-    assert fuse(network) is folded
+    assert fuse(network) is fused
 
 
-def test_batch_norm_and_pooled_convolutions_are_folded():
-    folded = fuse(networks.build("lenet", (1, 28, 28), 10).eval())
-    kinds = [type(module).__name__ for module in folded.children()]
+def test_batch_norm_and_pooled_convolutions_are_fused():
+    fused = fuse(networks.build("lenet", (1, 28, 28), 10).eval())
+    kinds = [type(module).__name__ for module in fused.children()]
     assert (kinds.count("PooledConvolution"), kinds.count("MaxPool2d"), kinds.count("Conv2d")) == (2, 0, 0)
-    folded = fuse(networks.build("resnet20", (3, 32, 32), 10).eval())
-    assert sum(node.op == "call_module" and "bn" in node.target for node in folded.graph.nodes) == 0
-    assert sum(isinstance(module, FusedConvolution) for module in folded.modules()) == 21
+    fused = fuse(networks.build("resnet20", (3, 32, 32), 10).eval())
+    assert sum(node.op == "call_module" and "bn" in node.target for node in fused.graph.nodes) == 0
+    assert sum(isinstance(module, FusedConvolution) for module in fused.modules()) == 21
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_a_row_of_layers_that_is_only_like_a_pooled_convolution_stays_the_same_f
 
 
 def test_the_gradient_of_a_pooled_convolution_cannot_be_taken_twice_from_what_it_overwrote():
-    folded = fuse(nn.Sequential(nn.Conv2d(1, 2, 5), nn.MaxPool2d(2), nn.ReLU()).eval())
+    fused = fuse(nn.Sequential(nn.Conv2d(1, 2, 5), nn.MaxPool2d(2), nn.ReLU()).eval())
     images = torch.rand(1, 1, 8, 8, requires_grad=True)
-    total = folded(images).sum()
+    total = fused(images).sum()
     torch.autograd.grad(total, images, retain_graph=True)
     with pytest.raises(RuntimeError, match="inplace"):
         torch.autograd.grad(total, images)

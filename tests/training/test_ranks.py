@@ -53,7 +53,7 @@ def assert_same_training(one, several):
 
 
 def test_three_processes_train_as_one_even_where_a_step_has_fewer_images(tmp_path, settings):
-    """Groups of 4 images, then of one: unequal shares, and one image that all three hold; with batch norm."""
+    """Groups of 4 images, then of one: unequal shards, and one image that all three hold; with batch norm."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     data = torch.randint(0, 17, (18, 1, 4, 4), dtype=torch.uint8), torch.randint(0, 3, (18,))
@@ -92,21 +92,21 @@ def test_batch_norm_is_replaced_by_one_with_the_same_state():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_shares_hold_every_image_once_and_weigh_as_much_as_they_hold():
+def test_shards_hold_every_image_once_and_weigh_as_much_as_they_hold():
     for total, size in [(8, 2), (7, 2), (9, 4), (4, 4)]:
         processes = [Ranks(rank, size) for rank in range(size)]
-        shares = [one.share(total) for one in processes]
-        assert [row for share in shares for row in range(share.first, share.last)] == list(range(total))
-        for one, share in zip(processes, shares, strict=True):
-            one.turn_to(share)
-        weights = [one.weight(share) for one, share in zip(processes, shares, strict=True)]
+        shards = [one.shard_of(total) for one in processes]
+        assert [row for shard in shards for row in range(shard.first, shard.last)] == list(range(total))
+        for one, shard in zip(processes, shards, strict=True):
+            one.turn_to(shard)
+        weights = [one.weight(shard) for one, shard in zip(processes, shards, strict=True)]
         assert sum(weights) == pytest.approx(1)
-        assert weights == pytest.approx([(share.last - share.first) / total for share in shares])
+        assert weights == pytest.approx([(shard.last - shard.first) / total for shard in shards])
 
 
 def test_a_group_smaller_than_the_processes_is_whole_in_each():
     processes = [Ranks(rank, 3) for rank in range(3)]
-    assert [one.share(2)[:2] for one in processes] == [(0, 2)] * 3
+    assert [one.shard_of(2)[:2] for one in processes] == [(0, 2)] * 3
     for one in processes:
-        one.turn_to(one.share(2))
-    assert sum(one.weight(one.share(2)) for one in processes) == pytest.approx(1)
+        one.turn_to(one.shard_of(2))
+    assert sum(one.weight(one.shard_of(2)) for one in processes) == pytest.approx(1)
