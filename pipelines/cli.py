@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from components import params as parameters
-from components.params import Params, ParamsError
+from components.params import Params
+from components.parsing import ParamsError
 from pipelines import artifacts, watchdog
 
 DONE, FAILED, BAD_PARAMETERS, STOPPED_EARLY = 0, 1, 2, 75
