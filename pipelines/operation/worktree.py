@@ -17,6 +17,7 @@ from pathlib import Path
 from components.params import SOURCE_OPTIONS, Params
 from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
+from pipelines.checkout import path_in_repository
 from pipelines.operation.source_state import fingerprint
 
 RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS]
@@ -26,7 +27,12 @@ SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 
 
 def scheduled() -> Path:
-    """The folder of the worktree."""
+    """The project's folder in the worktree."""
+    return _whole() / path_in_repository(Path.cwd())
+
+
+def _whole() -> Path:
+    """The folder of the worktree, which the project fills unless it is a part of a bigger repository."""
     return artifacts.state_root() / "scheduled"
 
 
@@ -37,7 +43,7 @@ def only_run(say: Callable[[str], None]) -> Iterator[None]:
     The system lets go of the lock when the process dies.
     """
     me = f"the run of process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    with locked_by_name(scheduled().with_suffix(".lock"), me, say):
+    with locked_by_name(_whole().with_suffix(".lock"), me, say):
         yield
 
 
@@ -58,9 +64,9 @@ def check_out(say: Callable[[str], None]) -> str:
     try:
         _update(folder, commit)
     except (OSError, subprocess.CalledProcessError):  # there is none yet, or a killed run left it broken
-        remove(folder)
+        remove(_whole())
         _git("worktree", "prune")
-        _git("worktree", "add", "--detach", str(folder), commit)
+        _git("worktree", "add", "--detach", str(_whole()), commit)
     _hide_results(folder, True)
     _share_cache(folder)
     for name in ("lock", "rwlock", "rwlock.lock"):  # of a killed run, by a number that another process may have now
@@ -104,7 +110,7 @@ def passing(commit: str) -> Iterator[Path]:
         folder = Path(temporary) / "project"
         _git("worktree", "add", "--detach", str(folder), commit)
         try:
-            yield folder
+            yield folder / path_in_repository(Path.cwd())
         finally:
             _git("worktree", "remove", "--force", str(folder))
 
