@@ -88,6 +88,8 @@ class Job:
 def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: float) -> None:
     deadline = time.monotonic() + 60 * max_minutes
     settings, description = params.train_at(sigma), load_description(artifacts.DESCRIPTION)
+    channels, height, width = description.image_shape
+    networks.check_fit(settings.network, (channels, height, width))
     split = open_split(artifacts.TRAIN_SPLIT, artifacts.source_root(params.prepare.root))
     device = use_device(settings.threads)
     with joined(device) as processes:
