@@ -78,6 +78,8 @@ def _update(folder: Path, commit: str) -> None:
     common = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     if _git(*common, folder=folder) != _git(*common):
         raise FileNotFoundError(f"{folder} is a worktree of a project that this one was copied from")
+    if Path(_git("rev-parse", "--show-toplevel", folder=folder)) != _whole().resolve():
+        raise FileNotFoundError(f"{folder} is no worktree any more: git would work in the person's own checkout")
     results = {path: (folder / path).read_bytes() for path in RESULTS_IN_GIT if (folder / path).exists()}
     _hide_results(folder, False)
     _git("checkout", "--quiet", "--force", "--detach", commit, folder=folder)

@@ -179,3 +179,14 @@ def ui_command(folder, **extra):
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     shown = ["sh", "-c", 'mlflow() { printf "\\"%s\\" " "$@"; }; ' + line]
     return subprocess.run(shown, cwd=folder, env=environment | extra, capture_output=True, text=True).stdout
+
+
+def test_a_scheduled_folder_that_has_lost_its_git_leaves_the_working_copy_alone(tmp_path, monkeypatch):
+    here, _ = normal(tmp_path)
+    monkeypatch.chdir(here)
+    folder = worktree.scheduled()
+    folder.mkdir(parents=True)
+    before = git(here, "symbolic-ref", "HEAD")
+    with pytest.raises(FileNotFoundError, match="is no worktree any more"):
+        worktree._update(folder, "HEAD")
+    assert git(here, "symbolic-ref", "HEAD") == before
