@@ -9,21 +9,25 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-all lint benchmark-setup lock ui serve
+.PHONY: help setup environment run test test-all lint benchmark-setup lock ui serve
 
 MODEL ?= models:/digits-sigma-0.5@champion
+export MODEL
+# of what .venv holds, by content: a fresh clone's files look newer than any environment
+LOCKS := $(shell cat requirements/pipeline.lock requirements/uv.lock | cksum)
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: .venv/.installed  ## the locked environment in .venv
+setup:  ## the locked environment in .venv
+	@test "$$(cat .venv/.installed 2>/dev/null)" = "$(LOCKS)" || $(MAKE) --no-print-directory environment
 
-.venv/.installed: requirements/pipeline.lock requirements/uv.lock
+environment:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": name one, make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
 	uv pip sync --require-hashes requirements/pipeline.lock
-	@touch $@
+	@echo "$(LOCKS)" > .venv/.installed
 
 run: setup  ## set up and run the main job: prepare, validate, train, certify, evaluate, register
 	@python -m pipelines.check
@@ -50,7 +54,7 @@ lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/pipeline.lock
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
-	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/.state/mlflow/mlflow.db}"
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$(python -c 'from pipelines import artifacts; print(artifacts.tracking_store())')/mlflow.db}"
 
 serve: setup  ## serve MODEL (default: the digits champion at sigma 0.5) on port 8000 of this machine
-	python -m pipelines.serve --model $(MODEL)
+	python -m pipelines.serve --model "$$MODEL"

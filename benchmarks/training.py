@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.hardware import has_bfloat16
 from components import params
+from components.methods import SmoothMix
 from components.model import networks
-from components.params import SmoothMix, Train
+from components.params import Train
 from components.tools.device import available_cores, use_device
 from components.training.fit import Training, fit, make_optimizer
 from pipelines import artifacts

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components import params as parameters
 from components.tools.files import write_text
 from pipelines import artifacts
 from pipelines.cli import DONE, STOPPED_EARLY
@@ -17,8 +19,8 @@ DATA = artifacts.VALIDATION.parent
 
 
 def read_params(workspace: Path) -> dict[str, Any]:
-    raw: dict[str, Any] = yaml.safe_load((workspace / artifacts.PARAMS).read_text(encoding="utf-8"))
-    return raw
+    """All of a workspace's parameters, the defaults too."""
+    return asdict(parameters.load(workspace / artifacts.PARAMS))
 
 
 def write_params(workspace: Path, raw: dict[str, Any]) -> None:
@@ -31,7 +33,8 @@ def share_data(workspace: Path, shared: Path, raw: dict[str, Any]) -> None:
     Raises:
         ValueError: it was prepared by other parameters, or preparing it failed.
     """
-    wanted = {name: raw[name] for name in ("seed", "prepare")}
+    whole = asdict(parameters.parse(raw))
+    wanted = {name: whole[name] for name in ("seed", "prepare")}
     if (shared / artifacts.PARAMS).exists() and {name: read_params(shared)[name] for name in wanted} != wanted:
         raise ValueError(f"{shared} holds data prepared by other parameters: name another --out")
     if not (shared / artifacts.DESCRIPTION).exists():

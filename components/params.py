@@ -1,65 +1,45 @@
-"""Typed parameters: the one description of what `params.yaml` may say.
+"""Typed parameters: the one description of what `params.yaml` may say, and what holds where it says nothing.
 
-Plain dataclasses, no validation library: machines that only train or certify have none installed.
+Every section stands in the file, be it as {}, as DVC wants to see it there; within a section, what has a default may be
+left out.
 """
 
 import math
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+import re
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
-
-
-class ParamsError(ValueError):
-    """A parameter is unknown, missing, of the wrong type or out of range; the message names key, value and remedy."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Bounds on a number: `above` and `below` exclude their end, `least` and `most` include it."""
-
-    above: float | None = None
-    least: float | None = None
-    below: float | None = None
-    most: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        return not (
-            (self.above is not None and not value > self.above)
-            or (self.least is not None and not value >= self.least)
-            or (self.below is not None and not value < self.below)
-            or (self.most is not None and not value <= self.most)
-        )
-
-    def __str__(self) -> str:
-        ends = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}
-        return " and ".join(f"{sign} {end:g}" for sign, end in ends.items() if end is not None)
-
-
-Count = Annotated[int, Range(least=1)]
-Positive = Annotated[float, Range(above=0, below=float("inf"))]
-NonNegative = Annotated[float, Range(least=0, below=float("inf"))]
-Share = Annotated[float, Range(least=0, most=1)]
-Seed = Annotated[int, Range(least=0, most=2**63 - 1)]
+from components.methods import SPLITTING_METHODS, Consistency, Macer, SmoothAdv, SmoothMix, Stability
+from components.parsing import (
+    Count,
+    NonNegative,
+    ParamsError,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    convert,
+    convert_entries,
+    read_yaml,
+)
 
 
 @dataclass(frozen=True)
 class Prepare:
     source: Literal["digits", "mnist", "cifar10", "image_folder", "imagenet"]
-    root: str | None
+    root: str | None = None
     """Folder (image_folder: or archive) that the source's files lie in; null for digits, and for data/raw with
     `download`. A relative path counts from the main checkout."""
-    download: bool
+    download: bool = False
     """Fetch what is not there yet."""
-    test_share: Annotated[float, Range(above=0, below=1)] | None
+    test_share: Annotated[float, Range(above=0, below=1)] | None = None
     """Share of the images held out for certification, stratified by class; null where the source has a test split."""
-    enlarge: Annotated[int, Range(least=1, most=32)] | None
+    enlarge: Annotated[int, Range(least=1, most=32)] | None = None
     """Each pixel becomes a square of this side (pixel replication)."""
-    image_size: Annotated[int, Range(least=8, most=1024)] | None
+    image_size: Annotated[int, Range(least=8, most=1024)] | None = None
     """Side of the square that images of any size are resized and cropped to."""
-    channels: Literal[1, 3] | None
+    channels: Literal[1, 3] | None = None
     """1 turns images into grey, 3 into RGB."""
 
 
@@ -75,107 +55,37 @@ SOURCE_OPTIONS = {
 
 @dataclass(frozen=True)
 class Validate:
-    min_class_share: Share
+    min_class_share: Share = 0.5
     """Every class holds at least this share of its split, relative to a perfectly balanced one."""
 
 
-@dataclass(frozen=True)
-class SmoothMix:
-    """Jeong et al., NeurIPS 2021."""
-
-    num_noises: Count
-    """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
-    attack_steps: Annotated[int, Range(least=0)]
-    """T: steps of gradient ascent."""
-    step_size: Positive
-    """L2 length of one step, in pixel units (the paper's alpha)."""
-    mix_weight: NonNegative
-    """eta: weight of the mixed loss."""
-    clean_step: Literal[0, 1]
-    """s: 1 replaces the clean image by its one-step adversary."""
-    attack_radius: Positive | None
-    """Radius of an L2 ball around the image that the attack stays in; null for none."""
-
-
-@dataclass(frozen=True)
-class Stability:
-    """Stability training: Li et al., NeurIPS 2019."""
-
-    weight: NonNegative
-    """lambda: weight of the cross-entropy between the answers without and with noise."""
-
-
-@dataclass(frozen=True)
-class SmoothAdv:
-    """Salman et al., NeurIPS 2019, with their attack by projected gradient descent."""
-
-    num_noises: Count
-    """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
-    attack_steps: Count
-    """T: steps of the descent, each 2/T of the radius long."""
-    attack_radius: NonNegative
-    """epsilon: radius of the L2 ball around the image that the attack stays in, in pixel units."""
-
-
-@dataclass(frozen=True)
-class Macer:
-    """Zhai et al., ICLR 2020."""
-
-    num_noises: Count
-    """k: noises per image; the whole loaded batch is one optimiser step."""
-    weight: NonNegative
-    """lambda: weight of the robustness loss."""
-    margin: Positive
-    """gamma: robustness from which on an image adds nothing, as Phi^-1(p1) - Phi^-1(p2): twice the radius / sigma."""
-    inverse_temperature: Positive
-    """beta: factor of the logits in the robustness loss; the larger, the nearer their softmax is to a vote."""
-    deferred: bool
-    """Whether the robustness loss waits until the learning rate has dropped: weight 0 up to epoch `decay_every`."""
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """Jeong & Shin, NeurIPS 2020."""
-
-    num_noises: Count
-    """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
-    weight: NonNegative
-    """lambda: weight of the divergence of each noise's answer from their mean."""
-    entropy_weight: NonNegative
-    """eta: weight of the entropy of the mean answer."""
-
-
-SPLITTING_METHODS = ("smoothmix", "smoothadv", "consistency")
-"""Those that split a loaded batch into `num_noises` groups, each one optimiser step; the others take it whole."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train:
-    method: Literal["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"]
+    method: Literal["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"] = "smoothmix"
     network: Literal["small_convnet", "lenet", "resnet20", "resnet110", "resnet50"]
     epochs: Count
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Count = 256
+    learning_rate: Positive = 0.1
     decay_every: Count
     """Epochs between two divisions of the learning rate by ten."""
-    decay_schedule: Literal["textbook", "published"]
+    decay_schedule: Literal["textbook", "published"] = "textbook"
     """`textbook` drops at decay_every, 2*decay_every, ...; `published` one epoch later, as the published runs did."""
     warmup_epochs: Count
     """Epochs over which smoothmix's mixed loss and smoothadv's attack reach their full strength."""
-    threads: Count
+    threads: Count = 2
     """CPU threads: part of the result, as the order of summation depends on it."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: the layers of the network, where the hardware is faster at it; noise, losses and probabilities stay
     float32."""
-    augment: Literal["none", "crop_flip"]
+    augment: Literal["none", "crop_flip"] = "none"
     """`crop_flip`: crops of the image with a border of 4 black pixels, mirrored half of the time."""
-    processes: Count
+    processes: Count = 1
     """Processes that share the images of each step, on one machine: one per GPU, or one per few CPU cores."""
-    smoothmix: SmoothMix
-    stability: Stability
-    smoothadv: SmoothAdv
-    macer: Macer
-    consistency: Consistency
+    smoothmix: SmoothMix = field(default_factory=SmoothMix)
+    stability: Stability = field(default_factory=Stability)
+    smoothadv: SmoothAdv = field(default_factory=SmoothAdv)
+    macer: Macer = field(default_factory=Macer)
+    consistency: Consistency = field(default_factory=Consistency)
 
     @property
     def hyperparameters(self) -> Any:
@@ -191,37 +101,41 @@ METHOD_SECTIONS = {name: hint for name, hint in get_type_hints(Train).items() if
 class Sequential:
     """What the sequential procedure asks."""
 
-    radii: list[NonNegative]
+    radii: list[NonNegative] = field(default_factory=lambda: [0.25, 0.5, 1.0])
     """The preset radii; a noise level leaves out those that n samples cannot certify there."""
-    reject_prob: Annotated[float, Range(above=0, below=0.5)]
+    reject_prob: Annotated[float, Range(above=0, below=0.5)] = 0.0001
     """Probability of rejecting a radius that holds: costs completeness, never soundness."""
 
 
 @dataclass(frozen=True)
 class Certify:
-    mode: Literal["reference", "sequential"]
+    mode: Literal["reference", "sequential"] = "reference"
     """`reference`: the largest radius that n samples certify. `sequential`: preset radii, with as few samples as each
     image needs."""
-    n0: Count
+    n0: Count = 100
     """Samples that select the class."""
-    n: Count
+    n: Count = 100_000
     """Fresh samples that bound its probability; in sequential mode, the most that an image gets."""
-    failure_prob: Annotated[float, Range(above=0, below=0.5)]
-    early_abstention: bool
+    failure_prob: Annotated[float, Range(above=0, below=0.5)] = 0.001
+    early_abstention: bool = False
     """Reference mode: stop sampling an image once a radius has become improbable."""
-    sequential: Sequential
-    every: Count
+    sequential: Sequential = field(default_factory=Sequential)
+    every: Count = 1
     """Certify every k-th test image."""
-    compile: bool
+    compile: bool = False
     """Run the network compiled for this machine: worth the compiling on long certifications."""
-    processes: Count
+    processes: Count = 1
     """Processes that share the images; one table comes out, the same for any number."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    radii: list[NonNegative]
+    radii: list[NonNegative] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0])
     """Radii at which certified accuracy is reported."""
+
+
+MODEL_NAME = "[A-Za-z0-9._-]{1,200}"
+"""What MLflow takes as a name, its filters take between quotes, and a shell and a URI take as it is."""
 
 
 @dataclass(frozen=True)
@@ -234,19 +148,19 @@ class Register:
 class Promote:
     """When a challenger takes the champion's place."""
 
-    min_gain: NonNegative
+    min_gain: NonNegative = 0.005
     """What the lower end of the paired interval of the ACR's difference must exceed."""
-    radii: list[NonNegative]
+    radii: list[NonNegative] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])
     """Radii at which no certified accuracy may be lost; a noise level leaves out those that it cannot certify."""
-    confidence: Annotated[float, Range(above=0.5, below=1)]
+    confidence: Annotated[float, Range(above=0.5, below=1)] = 0.95
     """Of the paired intervals; a loss is a Holm-adjusted p-value of at most 1 - confidence."""
-    min_clean_accuracy: Share
+    min_clean_accuracy: Share = 0.5
     """Floor of the smoothed classifier's accuracy."""
-    max_abstention: Share
+    max_abstention: Share = 0.5
     """Ceiling of the share of images without an answer."""
-    approval: Literal["on_hold", "always"]
+    approval: Literal["on_hold", "always"] = "on_hold"
     """When a person is asked: where the verdict is HOLD, or before every promotion too."""
-    approval_hours: Positive
+    approval_hours: Positive = 48.0
     """How long a question stays open; silence keeps the champion."""
 
 
@@ -285,14 +199,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises:
         ParamsError: naming every key that is wrong, its value and what is allowed.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParamsError(f"{path}: {error.strerror}; run from the project's folder") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path)
+    if raw is None:
+        raise ParamsError(f"{path} is empty: copy one of recipes/ to it")
     try:
         return parse(raw)
     except ParamsError as error:
@@ -302,97 +211,12 @@ def load(path: str | Path = "params.yaml") -> Params:
 def parse(raw: Any) -> Params:
     """Check a tree of plain values against `Params` and build it; see `load`."""
     problems: list[str] = []
-    params = _convert(raw, Params, "", problems)
+    params = convert(raw, Params, "", problems)
     if not problems:
         problems = _cross_checks(params)
     if problems:
         raise ParamsError("; ".join(problems))
     return params
-
-
-def _convert(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
-    """`value` as an instance of the annotation `kind`; what is wrong is appended to `problems`."""
-    origin, args = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return _convert_section(value, kind, key, problems)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in args:
-            return None
-        (kind,) = (arg for arg in args if arg is not NoneType)
-        return _convert(value, kind, key, problems)
-    if origin is Annotated:
-        number, allowed = args
-        before = len(problems)
-        value = _convert(value, number, key, problems)
-        if len(problems) == before and value not in allowed:
-            problems.append(f"{key} is {value!r}: must be {allowed}")
-        return value
-    if origin is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in args):
-            problems.append(f"{key} is {value!r}: must be one of {', '.join(map(str, args))}")
-        return value
-    if origin is list and isinstance(value, list):
-        return [_convert(item, args[0], f"{key}[{i}]", problems) for i, item in enumerate(value)]
-    if origin is dict and isinstance(value, dict):
-        return {
-            name: item if args[1] is Any else _convert(item, args[1], f"{key}.{name}", problems)
-            for name, item in value.items()
-        }
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not (origin or kind):
-        problems.append(f"{key} is {value!r}: must be {_KIND_NAMES[origin or kind]}")
-    return value
-
-
-_KIND_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    dict: "a mapping",
-}
-
-
-def _convert_section(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
-    """`value` as an instance of the dataclass `kind`."""
-    built = _convert_entries(value, kind, key, problems)
-    hints = get_type_hints(kind, include_extras=True)
-    dot = f"{key}." if key else ""
-    for field in fields(kind):
-        if isinstance(value, dict) and field.name not in value and field.default is MISSING:
-            problems.append(f"{dot}{field.name} is missing: {_describe(hints[field.name])}")
-    return None if problems else kind(**built)
-
-
-def _convert_entries(value: Any, kind: Any, key: str, problems: list[str]) -> dict[str, Any]:
-    """Those fields of the dataclass `kind` that the mapping `value` holds."""
-    if not isinstance(value, dict):
-        problems.append(f"{key or 'the file'} is {value!r}: must be a mapping")
-        return {}
-    hints = get_type_hints(kind, include_extras=True)
-    dot = f"{key}." if key else ""
-    for name in value:
-        if name not in hints:
-            problems.append(f"{dot}{name} is {value[name]!r}: unknown key, allowed are {', '.join(hints)}")
-    return {
-        name: _convert(value[name], hint, f"{dot}{name}", problems) for name, hint in hints.items() if name in value
-    }
-
-
-def _describe(kind: Any) -> str:
-    """What a missing key wants, in words."""
-    origin, args = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return f"a mapping with {', '.join(field.name for field in fields(kind))}"
-    if origin is Annotated:
-        return f"{_KIND_NAMES[args[0]]} {args[1]}"
-    if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
-    if origin in (Union, UnionType):
-        return f"{_describe(args[0])}, or null"
-    return _KIND_NAMES[origin or kind]
 
 
 def _cross_checks(params: Params) -> list[str]:
@@ -424,8 +248,10 @@ def _cross_checks(params: Params) -> list[str]:
     ):
         if sorted(set(radii)) != radii or not radii:
             problems.append(f"{name} is {radii!r}: must be increasing and not empty")
-    if not params.register.name or set(params.register.name) & set("/:"):
-        problems.append(f"register.name is {params.register.name!r}: must not be empty nor contain '/' or ':'")
+    if not re.fullmatch(MODEL_NAME, params.register.name):
+        problems.append(
+            f"register.name is {params.register.name!r}: must be 1 to 200 of the characters A-Z a-z 0-9 . _ -"
+        )
     return problems
 
 
@@ -433,12 +259,12 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
     """Options that the source does not take, and those it cannot do without."""
     source, takes = prepare.source, SOURCE_OPTIONS[prepare.source]
     problems = []
-    for field in fields(Prepare):
-        value = getattr(prepare, field.name)
-        if field.name != "source" and field.name not in takes and value not in (None, False):
-            nothing = "false" if field.name == "download" else "null"
+    for option in fields(Prepare):
+        value = getattr(prepare, option.name)
+        if option.name != "source" and option.name not in takes and value not in (None, False):
+            nothing = "false" if option.name == "download" else "null"
             problems.append(
-                f"prepare.{field.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
+                f"prepare.{option.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
                 f"so set it to {nothing}"
             )
     needed = {"root"} if "root" in takes and not prepare.download else set()
@@ -469,11 +295,13 @@ def _check_level(key: Any, level: dict[str, Any], problems: list[str]) -> None:
         canonical = isinstance(key, str) and level_key(float(key)) == key and 0 < float(key) < float("inf")
     except ValueError:
         canonical = False
-    if not canonical:
+    if isinstance(key, int | float):
+        problems.append(f"{at}: a noise level is a quoted sigma: write '{level_key(key)}'")
+    elif not canonical:
         problems.append(f"{at}: a noise level is a quoted sigma > 0 in its shortest form, such as '0.25' or '1.0'")
     for method, section in level.items():
         if method in METHOD_SECTIONS:
-            level[method] = _convert_entries(section, METHOD_SECTIONS[method], f"{at}.{method}", problems)
+            level[method] = convert_entries(section, METHOD_SECTIONS[method], f"{at}.{method}", problems)
         else:
             problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {', '.join(METHOD_SECTIONS)}")
 

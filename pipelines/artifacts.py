@@ -1,12 +1,12 @@
 """Every path, once. Relative paths lie in the workspace that a command runs in."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import yaml
 
 from components.params import level_key
+from pipelines.checkout import main_project
 
 PARAMS = Path("params.yaml")
 OUTPUTS = Path("outputs")
@@ -61,15 +61,10 @@ def certificates_identity(sigma: float) -> Path:
 
 
 def state_root() -> Path:
-    """Where tracking store, checkpoints and partial tables live: the main checkout, also seen from a git worktree or
-    from the temporary copy that `dvc exp run --temp` works in. Nothing here is an output of a stage."""
-    if in_experiment():
-        return Path(os.environ["DVC_ROOT"]).resolve() / ".state"
-    git = subprocess.run(
-        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"], capture_output=True, text=True
-    )
-    main = Path(git.stdout.strip()).parent if git.returncode == 0 else Path.cwd()
-    return main / ".state"
+    """Where tracking store, checkpoints and partial tables live: beside the project in the main checkout, also seen
+    from a git worktree or from the copy that `dvc exp run --temp` works in. Nothing here is an output of a stage."""
+    folder = Path(os.environ["DVC_ROOT"]).resolve() if in_experiment() else Path.cwd()
+    return main_project(folder) / ".state"
 
 
 def in_experiment() -> bool:

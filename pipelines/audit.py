@@ -39,7 +39,9 @@ from pipelines import artifacts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.audit", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="models:/<name>@<alias> or models:/<name>/<version>")
     parser.add_argument("--images", type=count, default=50, help="rows to try with fresh noise")
     parser.add_argument("--n", type=count, default=10_000, help="fresh samples per row")

@@ -13,10 +13,12 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from components import params as parameters
-from components.params import Params, ParamsError
+from components.params import Params
+from components.parsing import ParamsError
 from components.tools.roll_call import LostRank
 from components.tools.world import World, joined
 from pipelines import artifacts, watchdog
@@ -46,9 +48,14 @@ def load_params() -> Params:
         sys.exit(BAD_PARAMETERS)
 
 
+def program() -> str:
+    """How this command is called."""
+    return f"python -m pipelines.{Path(sys.argv[0]).stem}"
+
+
 def run_stage(stage: Callable[[Params], None], description: str | None) -> None:
     """Run a stage that treats all noise levels at once."""
-    argparse.ArgumentParser(description=description).parse_args()
+    argparse.ArgumentParser(prog=program(), description=description).parse_args()
     params = load_params()
     watchdog.watch()
     sys.exit(guard(stage, params))
@@ -68,7 +75,7 @@ def run_stage_at_sigma(
         processes: how many processes the parameters ask for; each runs the stage (see `launch`).
         add_options: adds the stage's own options.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(prog=program(), description=description)
     parser.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
     add_options(parser)
     options = vars(parser.parse_args())

@@ -62,7 +62,7 @@ def describe(model: VersionFacts) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipelines.lookup", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for action, help_text in (
         (champion, "the champion: ACR, certified accuracy, failure_prob, n, hash of the data, commit"),

@@ -194,7 +194,9 @@ def previous(number: str | None) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.promote", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.set_defaults(action=decide)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("decide", help="judge every noise level and act on it (the default)")

@@ -15,7 +15,7 @@ from torch import nn
 from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
-from components.model import weights
+from components.model import networks, weights
 from components.params import METHOD_SECTIONS, Params, Train
 from components.registry.live import LiveHistory
 from components.tools.device import use_device
@@ -84,6 +84,8 @@ class Job:
 def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: float) -> None:
     deadline = time.monotonic() + 60 * max_minutes
     settings, description = params.train_at(sigma), load_description(artifacts.DESCRIPTION)
+    channels, height, width = description.image_shape
+    networks.check_fit(settings.network, (channels, height, width))
     split = open_split(artifacts.TRAIN_SPLIT, artifacts.source_root(params.prepare.root))
     device = use_device(settings.threads)
     with connected(device) as ranks:

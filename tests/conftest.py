@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.params import Consistency, Macer, SmoothAdv, SmoothMix, Stability, Train
+from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
+from components.params import Train
 
 torch.set_num_threads(1)
 

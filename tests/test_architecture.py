@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from components.data.sources import SOURCES
+from components.methods import SPLITTING_METHODS
 from components.model.networks import NETWORKS
-from components.params import METHOD_SECTIONS, SOURCE_OPTIONS, SPLITTING_METHODS, Params, Prepare, Train
+from components.params import METHOD_SECTIONS, SOURCE_OPTIONS, Params, Prepare, Train
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
 from pipelines import artifacts
 

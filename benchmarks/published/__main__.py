@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.published.adopt import adopt
 from benchmarks.published.runs import Plan, run_all
-from components.params import ParamsError
+from components.parsing import ParamsError
 from components.training.objectives import OBJECTIVES
 from pipelines.cli import BAD_PARAMETERS, FAILED, add_max_minutes
 

@@ -1,16 +1,17 @@
 """results/README.md: the runs kept there beside the published figures, every departure, and what is still to be run."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from benchmarks.published.runs import FACTS, METRICS
 from benchmarks.workspace import ROOT, read_params
+from components import params as parameters
 from components.certification import table
 from components.certification.table import display_radius
 from components.evaluation import metrics, plots
@@ -112,7 +113,7 @@ def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
 def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
     """What differs from the recipe in one run, by parameter, for people."""
     own, images = run["params"], TRAINING_IMAGES.get(recipe)
-    published = flat(yaml.safe_load((ROOT / f"recipes/{recipe}.yaml").read_text(encoding="utf-8")))
+    published = flat(asdict(parameters.load(ROOT / f"recipes/{recipe}.yaml")))
     silent = ("noise_levels", "validate", "evaluate", "register", "promote", "train.method")
     differing = {key: value for key, value in own.items() if value != published.get(key) and not key.startswith(silent)}
     said = {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}

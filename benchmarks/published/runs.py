@@ -9,11 +9,9 @@ import shutil
 import sys
 import tarfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks.workspace import DATA, read_params, run_in, share_data, write_params
 from components import params as parameters
@@ -21,6 +19,7 @@ from components.certification import table
 from components.data.prepared import load_description
 from components.evaluation.metrics import summarize
 from components.params import level_key
+from components.parsing import read_yaml, yaml_value
 from components.tools.files import read_json, write_json
 from components.tools.provenance import provenance
 from pipelines import artifacts
@@ -46,7 +45,7 @@ class Plan:
         Raises:
             ParamsError: an unknown key, or a value out of its range.
         """
-        raw = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        raw = read_yaml(self.recipe)
         if self.epochs:
             raw["train"] |= scaled(raw["train"], self.epochs)
         for key, value in self.settings.items():
@@ -54,7 +53,7 @@ class Plan:
             place = raw
             for part in section.split(".") if section else []:
                 place = place.setdefault(part, {})
-            place[name] = yaml.safe_load(value)
+            place[name] = yaml_value(value, key)
         raw["train"]["method"] = method
         if levels is not None:
             unknown = [level for level in levels if level not in raw["noise_levels"]]
@@ -120,7 +119,7 @@ class Run:
             with tarfile.open(self._pack) as archive:
                 archive.extractall(self.folder, filter="data")
         wanted, file = self.plan.params(self.method, [self.level]), self.folder / artifacts.PARAMS
-        if file.exists() and read_params(self.folder) != wanted:
+        if file.exists() and read_params(self.folder) != asdict(parameters.parse(wanted)):
             raise ValueError(f"{file} holds other parameters than these: name another --out, or remove {self.folder}")
         write_params(self.folder, wanted)
 

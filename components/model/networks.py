@@ -1,5 +1,6 @@
 """Networks by name. Each takes images in [0, 1]; normalisation is its first layer, so radii are in pixel units."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -117,6 +118,28 @@ NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "resnet110": partial(cifar_resnet, 18),
     "resnet50": resnet50,
 }
+
+
+def fits(name: str, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a network takes images of this shape: tried without memory and without random numbers."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers without elements, which the answer says
+        try:
+            NETWORKS[name](image_shape, 2).eval()(torch.zeros(1, *image_shape))
+        except RuntimeError:
+            return False
+    return True
+
+
+def check_fit(name: str, image_shape: tuple[int, int, int]) -> None:
+    """
+    Raises:
+        ValueError: the network does not take images of this shape, naming those that do.
+    """
+    if not fits(name, image_shape):
+        others = ", ".join(other for other in NETWORKS if fits(other, image_shape)) or "none does"
+        shape = "x".join(map(str, image_shape))
+        raise ValueError(f"train.network is {name!r}: does not fit images of {shape}: choose one that does ({others})")
 
 
 def build(

@@ -37,7 +37,7 @@ class Progress:
     def _show(self, now: float, note: str) -> None:
         rate = (self._done - self._before) / max(now - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else float("inf")
-        line = f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:,.0f}/s, {left:.0f} s left"
+        line = f"{self._what}: {self._done}/{self._total} {self._unit}, {pace(rate)}, {left:.0f} s left"
         line += f", {note}" if note else ""
         if self._terminal:
             width = 20
@@ -45,3 +45,10 @@ class Progress:
             print(f"\r[{'#' * filled}{'.' * (width - filled)}] {line}\033[K", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def pace(rate: float) -> str:
+    """Units per second, or of slow work the seconds that one takes."""
+    if rate >= 10:
+        return f"{rate:,.0f}/s"
+    return f"{rate:.1f}/s" if rate >= 0.95 or not rate else f"{1 / rate:,.1f} s each"

@@ -17,6 +17,7 @@ from pathlib import Path
 from components.params import SOURCE_OPTIONS, Params
 from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
+from pipelines.checkout import path_in_repository
 from pipelines.operation.source_state import fingerprint
 
 RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS]
@@ -32,7 +33,7 @@ def scheduled() -> Path:
 
 def project_in(worktree: Path) -> Path:
     """The project's folder in a worktree: the same as here, where the repository may hold more than the project."""
-    return worktree / _git("rev-parse", "--show-prefix")
+    return worktree / path_in_repository(Path.cwd())
 
 
 @contextmanager

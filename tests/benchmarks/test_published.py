@@ -17,7 +17,7 @@ from benchmarks.published.compare import compare
 from benchmarks.published.page import departures, draw, flat, load, not_yet_run, rankings, trained_on, write_page
 from benchmarks.published.runs import Plan, scaled
 from components.certification.table import display_radius
-from components.params import ParamsError
+from components.parsing import ParamsError
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--recipe", "recipes/digits.yaml", "--methods", "gaussian", "--sigmas", "0.5", "--epochs", "3"]

@@ -1,5 +1,6 @@
 """The workspaces that benchmarks run stages in."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from benchmarks import methods
 from benchmarks.workspace import DATA, read_params, run_in, share_data, write_params
+from components.params import parse
 from pipelines.cli import DONE
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +33,7 @@ def test_data_is_prepared_once_and_seen_by_all(prepared, raw):
     share_data(prepared / "second", prepared / "prepared", raw)
     for name in ("first", "second"):
         assert (prepared / name / DATA / "prepared/description.json").stat().st_mtime_ns == before
-    assert read_params(prepared / "first") == raw
+    assert read_params(prepared / "first") == asdict(parse(raw))
 
 
 def test_data_of_other_parameters_is_refused(prepared, raw):

@@ -379,12 +379,9 @@ def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_ca
 # --- new data ----------------------------------------------------------------------------------------------------
 
 OWN_IMAGES = {
-    r"source: digits": "source: image_folder",
+    r"source: digits": "source: image_folder\n  root: data/raw/images\n  image_size: 8\n  channels: 1",
+    r"\n  enlarge: 2.*": "",
     r"every: 30": "every: 1",
-    r"root: null": "root: data/raw/images",
-    r"enlarge: 2": "enlarge: null",
-    r"image_size: null": "image_size: 8",
-    r"channels: null": "channels: 1",
 }
 
 

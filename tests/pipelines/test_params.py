@@ -1,14 +1,19 @@
 """What params.yaml may say: every refusal names the key, its value and what is allowed."""
 
 import copy
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from components import params
-from components.params import ParamsError, SmoothMix, level_key, parse
+from components.methods import SmoothMix
+from components.params import level_key, parse
+from components.parsing import ParamsError, yaml_value
 
 ROOT = Path(__file__).parents[2]
 MISSING = object()
@@ -21,8 +26,7 @@ REFUSED = {
     "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
     "unknown method key": ("train.smoothmix.alpha", 1.0, "train.smoothmix.alpha is 1.0: unknown key"),
     "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 1"),
-    "missing choice": ("train.method", MISSING, "train.method is missing: one of smoothmix, gaussian, stability"),
-    "missing optional": ("train.smoothmix.attack_radius", MISSING, "attack_radius is missing: a number > 0"),
+    "missing choice": ("train.network", MISSING, "train.network is missing: one of small_convnet, lenet"),
     "missing section": ("certify", MISSING, "certify is missing: a mapping with mode, n0, n, failure_prob"),
     "section is a number": ("certify", 3, "certify is 3: must be a mapping"),
     "unknown method": ("train.method", "magic", "train.method is 'magic': must be one of smoothmix, gaussian"),
@@ -61,8 +65,8 @@ REFUSED = {
     "truth for a count": ("train.epochs", True, "train.epochs is True: must be a whole number"),
     "truth for a choice": ("train.smoothmix.clean_step", True, "clean_step is True: must be one of 0, 1"),
     "truth for a number": ("train.learning_rate", True, "train.learning_rate is True: must be a number"),
-    "fraction for a count": ("certify.n", 1e4, "certify.n is 10000.0: must be a whole number"),
-    "null for a number": ("train.smoothmix.step_size", None, "step_size is None: must be a number"),
+    "fraction for a count": ("certify.n", 1e4, "certify.n is 10000.0: must be a whole number, write 10000"),
+    "null for a number": ("train.smoothmix.step_size", None, "step_size is null: must be a number"),
     "no epochs": ("train.epochs", 0, "train.epochs is 0: must be >= 1"),
     "negative seed": ("seed", -1, "seed is -1: must be >= 0 and <= 9.22337e+18"),
     "no learning rate": ("train.learning_rate", 0, "train.learning_rate is 0.0: must be > 0"),
@@ -74,9 +78,9 @@ REFUSED = {
     "no steps to attack in": ("train.smoothadv.attack_steps", 0, "smoothadv.attack_steps is 0: must be >= 1"),
     "margin 0": ("train.macer.margin", 0, "train.macer.margin is 0.0: must be > 0"),
     "number for a truth": ("train.macer.deferred", 1, "train.macer.deferred is 1: must be true or false"),
-    "missing truth": ("train.macer.deferred", MISSING, "train.macer.deferred is missing: true or false"),
+    "missing name": ("register.name", MISSING, "register.name is missing: a text"),
     "no noises": ("train.consistency.num_noises", 0, "train.consistency.num_noises is 0: must be >= 1"),
-    "section of a rival missing": ("train.macer", MISSING, "train.macer is missing: a mapping with num_noises, weight"),
+    "section of a rival left empty": ("train.macer", None, "train.macer is null: must be a mapping, {} for"),
     "failure_prob one half": ("certify.failure_prob", 0.5, "certify.failure_prob is 0.5: must be > 0 and < 0.5"),
     "n too small": ("certify.n", 9, "certify.n is 9: at least 10 samples are needed to certify anything"),
     "batch too small": ("train.batch_size", 3, "train.batch_size is 3: must be >= num_noises at every level (4)"),
@@ -89,7 +93,6 @@ REFUSED = {
     "unknown mode": ("certify.mode", "fast", "certify.mode is 'fast': must be one of reference, sequential"),
     "count for a truth": ("certify.compile", 1, "certify.compile is 1: must be true or false"),
     "no process": ("certify.processes", 0, "certify.processes is 0: must be >= 1"),
-    "slash in name": ("register.name", "a/b", "register.name is 'a/b': must not be empty"),
     "gain below 0": ("promote.min_gain", -0.1, "promote.min_gain is -0.1: must be >= 0"),
     "policy radii not increasing": ("promote.radii", [0.5, 0.5], "promote.radii is [0.5, 0.5]: must be increasing"),
     "sure of everything": ("promote.confidence", 1.0, "promote.confidence is 1.0: must be > 0.5 and < 1"),
@@ -106,8 +109,9 @@ REFUSED = {
     "sigma a word": ("noise_levels", {"half": {}}, "noise_levels.half: a noise level"),
     "sigma with a zero too many": ("noise_levels", {"0.50": {}}, "noise_levels.0.50: a noise level"),
     "sigma without decimals": ("noise_levels", {"1": {}}, "noise_levels.1: a noise level"),
-    "sigma not quoted": ("noise_levels", {0.5: {}}, "noise_levels.0.5: a noise level is a quoted sigma"),
-    "level not a mapping": ("noise_levels", {"0.5": None}, "noise_levels.0.5 is None: must be a mapping"),
+    "sigma not quoted": ("noise_levels", {0.5: {}}, "noise_levels.0.5: a noise level is a quoted sigma: write '0.5'"),
+    "whole sigma not quoted": ("noise_levels", {1: {}}, "noise_levels.1: a noise level is a quoted sigma: write '1.0'"),
+    "level not a mapping": ("noise_levels", {"0.5": None}, "noise_levels.0.5 is null: must be a mapping, {} for"),
     "level method unknown": (
         "noise_levels",
         {"0.5": {"smothmix": {}}},
@@ -154,7 +158,7 @@ REFUSED = {
 @pytest.fixture
 def raw():
     """The project's parameters, with values of our own where the tests below depend on them."""
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = asdict(params.load(ROOT / "params.yaml"))
     raw["train"] |= {"method": "smoothmix", "batch_size": 256}
     raw["train"]["smoothmix"]["num_noises"] = 4
     raw["certify"] |= {"mode": "reference", "n0": 100, "n": 10_000, "failure_prob": 0.001, "early_abstention": False}
@@ -197,11 +201,11 @@ def test_early_abstention_belongs_to_the_reference_procedure(raw):
 
 
 def test_several_mistakes_are_reported_at_once(raw):
-    for key, value in [("train.epochs", 0), ("certify.failure_prob", 2.0), ("seed", "x"), ("prepare.enlarge", MISSING)]:
+    for key, value in [("train.epochs", 0), ("certify.failure_prob", 2.0), ("seed", "x"), ("train.network", MISSING)]:
         raw = changed(raw, key, value)
     with pytest.raises(ParamsError) as refusal:
         parse(raw)
-    for key in ("train.epochs is 0", "certify.failure_prob is 2.0", "seed is 'x'", "prepare.enlarge is missing"):
+    for key in ("train.epochs is 0", "certify.failure_prob is 2.0", "seed is 'x'", "train.network is missing"):
         assert key in str(refusal.value)
 
 
@@ -261,14 +265,111 @@ def test_a_sigma_is_written_in_its_shortest_form():
     assert [level_key(sigma) for sigma in (0.25, 0.5, 1, 1.0, 0.12)] == ["0.25", "0.5", "1.0", "1.0", "0.12"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "No such file"), ("seed: [1", "is not valid YAML"), ("- a\n", "the file is"), ("", "must be a mapping")],
-)
-def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path, content, message):
+UNUSABLE = {
+    "no file": (None, "there is no such file; run from the project's folder"),
+    "empty": (b"", "is empty: copy one of recipes/ to it"),
+    "comments alone": (b"# seed: 0\n", "is empty: copy one of recipes/ to it"),
+    "broken": (b"seed: [1", "line 1, column 9 is not valid YAML: expected ',' or ']'"),
+    "a list": (b"- a\n", "the file is ['a']: must be a mapping"),
+    "tab": (b"train:\n\tepochs: 3\n", "line 2, column 1 is not valid YAML: found character '\\t' that cannot"),
+    "latin-1": ("# σ\nname: größe\n".encode("iso8859_15", "replace"), "is not UTF-8 (byte 13): save it as UTF-8"),
+    "UTF-16": ("seed: 0\n".encode("utf-16"), "is not UTF-8 (byte 1): save it as UTF-8"),
+    "UTF-16 without its mark": ("seed: 0\n".encode("utf-16-le"), "is not valid YAML: unacceptable character #x0000"),
+    "a key twice": (b"train:\n  epochs: 3\n  epochs: 4\n", "line 3, column 3 is not valid YAML: the key epochs stands"),
+    "a section twice": (b"seed: 0\n'seed': 1\n", "line 2, column 1 is not valid YAML: the key seed stands twice"),
+    "two documents": (b"seed: 0\n---\nseed: 1\n", "is not valid YAML: but found another document"),
+    "a list as key": (b"? [a]\n: 1\n", "is not valid YAML: found unhashable key"),
+    "code": (b"seed: !!python/object:os.system {}\n", "is not valid YAML: could not determine a constructor"),
+    "deep": (b"[" * 5000, "is not valid YAML: maximum recursion depth exceeded"),
+    "digits": (b"seed: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line_by_name(tmp_path, content, message):
     path = tmp_path / "params.yaml"
     if content is not None:
-        path.write_text(content)
-    with pytest.raises(ParamsError, match=message) as refusal:
+        path.write_bytes(content)
+    with pytest.raises(ParamsError) as refusal:
         params.load(path)
     assert str(refusal.value).startswith(str(path))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_in_the_file_s_place_is_refused_by_name(tmp_path):
+    with pytest.raises(ParamsError, match="cannot be read: Is a directory"):
+        params.load(tmp_path)
+
+
+@pytest.mark.parametrize("spelling", ["utf-8-sig", "CRLF", "CR"])
+def test_other_editors_files_are_read(tmp_path, spelling):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    ends = {"CRLF": "\r\n", "CR": "\r"}.get(spelling, "\n")
+    encoding = spelling if spelling == "utf-8-sig" else "utf-8"
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.replace("\n", ends).encode(encoding))
+    assert params.load(path) == params.load(ROOT / "params.yaml")
+
+
+def test_the_locale_says_nothing_about_the_file(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "# σ\n" + (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    program = "from components import params; print(params.load().train.epochs)"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "30\n", "")
+
+
+SCALARS = {
+    **{text: 1e-05 for text in ("1e-05", "1E-5", "1.0e-5", "0.00001", ".00001", "+1e-5", "0_0.00001")},
+    **{text: 1000.0 for text in ("1e3", "1E+3", "1000.", "1_000.0")},
+    "-1e-3": -0.001,
+    ".inf": float("inf"),
+    "-.INF": float("-inf"),
+    **{"100000": 100_000, "100_000": 100_000, "-3": -3, "0": 0, "0x10": 16, "0o10": 8},
+    **{text: text for text in ("010", "1:30", "e5", "1e", "0.5.1", "2024-01-01", "yes", "No", "on", "OFF", "y", "=")},
+    **{"true": True, "False": False, "~": None, "null": None, "": None, '"1e-5"': "1e-5"},
+}
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS.items())
+def test_numbers_and_words_are_read_as_dvc_reads_them(text, value):
+    read = yaml_value(f"[{text}]" if text else "[~]", "x")[0]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_a_small_number_that_dvc_has_written_is_a_number(tmp_path):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("learning_rate: 0.05", "learning_rate: 5e-05"), encoding="utf-8")
+    assert params.load(path).train.learning_rate == 0.00005
+
+
+def test_anchors_and_merged_mappings_may_be_used():
+    text = "a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  y: 3\nc:\n  <<: *b\n  x: 4\n"
+    assert yaml_value(text, "x") == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 4, "y": 3}}
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "off", "No"])
+def test_a_word_for_a_truth_is_refused(raw, word):
+    with pytest.raises(ParamsError, match=rf"certify\.compile is '{word}': must be true or false"):
+        parse(changed(raw, "certify.compile", yaml_value(word, "x")))
+
+
+@pytest.mark.parametrize("name", ["digits", "a.b-c_D2", "0", "x" * 200])
+def test_names_that_a_model_may_have(raw, name):
+    assert parse(changed(raw, "register.name", name)).register.name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a b", "o'brien", 'a"b', "a`b", "a/b", "a:b", "a%b", "a\nb", "a\n", "a\0", "größe", "$(x)", "x" * 201],
+)
+def test_names_that_mlflow_or_a_shell_would_break_at_are_refused(raw, name):
+    with pytest.raises(ParamsError) as refusal:
+        parse(changed(raw, "register.name", name))
+    assert f"register.name is {name!r}: must be 1 to 200 of the characters A-Z a-z 0-9 . _ -" in str(refusal.value)

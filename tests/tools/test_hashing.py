@@ -36,7 +36,7 @@ def test_what_lies_beside_the_code_does_not(code, name):
 
 
 def test_the_folders_that_results_depend_on_hold_nothing_that_is_overlooked():
-    folders = [path for path in artifacts.CERTIFICATION_CODE + artifacts.TRAINING_CODE if path.is_dir()]
+    folders = [path for path in artifacts.code_of("certify") + artifacts.code_of("train") if path.is_dir()]
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "components/certification/noise/native.cpp" in tracked.stdout.splitlines()
     assert {Path(name).suffix for name in tracked.stdout.splitlines()} <= SOURCES

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.params import Consistency
+from components.methods import Consistency
 from tests.support.training_steps import (
     CLASSES,
     IMAGES,

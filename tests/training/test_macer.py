@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.params import Macer
+from components.methods import Macer
 from components.training.objectives import OBJECTIVES
 from tests.support.training_steps import (
     CLASSES,

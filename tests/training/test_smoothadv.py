@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.params import SmoothAdv
+from components.methods import SmoothAdv
 from components.training.attack import smoothed_pgd
 from tests.support.training_steps import (
     CLASSES,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.params import Stability
+from components.methods import Stability
 from tests.support.training_steps import (
     CLASSES,
     IMAGES,

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from components.params import SPLITTING_METHODS, Train
+from components.methods import SPLITTING_METHODS
+from components.params import Train
 from components.training.draws import Draws
 from components.training.objectives.consistency import consistency
 from components.training.objectives.gaussian import gaussian

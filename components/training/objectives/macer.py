@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 from torch.special import ndtri
 
-from components.params import Macer, Train
+from components.methods import Macer
+from components.params import Train
 from components.training.draws import Draws
 from components.training.smoothing import noisy_logits, smoothed_probabilities
 

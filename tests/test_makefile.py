@@ -1,0 +1,53 @@
+"""What `make` would do."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A project whose environment was just installed."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pipeline.lock", "uv.lock"):
+        shutil.copy(ROOT / "requirements" / name, tmp_path / "requirements")
+    locks = "cat requirements/pipeline.lock requirements/uv.lock | cksum > .venv/.installed"
+    subprocess.run(locks, shell=True, cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def would_run(folder, *arguments):
+    done = subprocess.run(["make", "-n", *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_environment_of_the_same_locks_is_kept_however_new_their_files_look(folder):
+    os.utime(folder / ".venv/.installed", (0, 0))
+    assert "uv pip sync" not in would_run(folder, "setup")
+
+
+def test_an_environment_of_other_locks_is_brought_up_to_date(folder):
+    lock = folder / "requirements/pipeline.lock"
+    lock.write_text(lock.read_text() + "# changed\n")
+    os.utime(lock, (0, 0))
+    assert "uv pip sync" in would_run(folder, "setup")
+
+
+def test_without_an_environment_one_is_made(folder):
+    shutil.rmtree(folder / ".venv")
+    assert "-m venv .venv" in would_run(folder, "setup")
+
+
+def test_the_name_of_a_model_reaches_the_service_as_it_is(folder):
+    name = 'models:/it\'s a "model"; exit 3 #/1'
+    (folder / "Makefile").write_text((folder / "Makefile").read_text().replace("python -m", "printf '%s|'"))
+    served = subprocess.run(["make", "-s", "serve", f"MODEL={name}"], cwd=folder, capture_output=True, text=True)
+    assert served.stdout == f"pipelines.serve|--model|{name}|"
