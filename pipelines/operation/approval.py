@@ -74,8 +74,8 @@ def closed_already(model: str, version: str) -> str | None:
         ValueError: the registry has no such version, or did not answer.
     """
     from components.registry.aliases import BY, STATE, STAYS  # MLflow: for those alone who ask
+    from components.registry.connection import in_one_line
     from components.registry.promotions import Promotions
-    from components.registry.tracking import in_one_line
     from pipelines.champion_challenger import connect
 
     with in_one_line("answer again once it does"):
