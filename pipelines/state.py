@@ -20,8 +20,9 @@ from components.evaluation.report import text_table
 from components.model.card import CARD
 from components.params import Params
 from components.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from components.registry.connection import in_one_line
 from components.registry.model_files import WEIGHTS_SHA256
-from components.registry.tracking import Tracking, in_one_line
+from components.registry.tracking import Tracking
 from components.tools.files import TEMPORARY, free, is_held, read_json, remove
 from components.tools.hashing import hash_value
 from pipelines import artifacts
