@@ -15,7 +15,7 @@ from components.model.card import load_card
 
 MODEL_CODE = Path(__file__).with_name("smoothed_model.py")
 """The file that MLflow stores, and runs to load the model."""
-REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML", "filelock")
 """What the model imports, whatever its network."""
 NETWORK_REQUIREMENTS = {"resnet50": ("torchvision",)}
 """What a network imports besides."""
