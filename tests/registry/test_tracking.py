@@ -41,8 +41,10 @@ def no_server(monkeypatch):
 def empty(tmp_path_factory):
     """A store with nothing in it, which takes seconds to make."""
     folder = tmp_path_factory.mktemp("empty") / "mlflow"
-    use_store(folder, make=True)
-    mlflow.set_tracking_uri(None)
+    with pytest.MonkeyPatch.context() as without:
+        without.delenv("MLFLOW_TRACKING_URI", raising=False)  # which MLflow sets itself, in tests before this one
+        use_store(folder, make=True)
+        mlflow.set_tracking_uri(None)
     return folder
 
 
