@@ -6,7 +6,7 @@ left out.
 
 import math
 import re
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -91,6 +91,14 @@ class Train:
     def hyperparameters(self) -> Any:
         """The section of the selected method; None for gaussian, which has no hyper-parameters."""
         return getattr(self, self.method, None)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that a training depends on here, flat: the hyper-parameters of the selected method alone."""
+        values = asdict(self)
+        sections = {name: values.pop(name) for name in METHOD_SECTIONS}
+        own = sections.get(self.method, {}).items()
+        return values | {f"{self.method}.{name}": value for name, value in own}
 
 
 METHOD_SECTIONS = {name: hint for name, hint in get_type_hints(Train).items() if is_dataclass(hint)}

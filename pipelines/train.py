@@ -16,7 +16,7 @@ from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, open_split
 from components.model import networks, weights
-from components.params import METHOD_SECTIONS, Params, Train
+from components.params import Params, Train
 from components.registry.live import LiveHistory
 from components.tools.device import use_device
 from components.tools.files import claim, write_json, write_text
@@ -24,7 +24,7 @@ from components.tools.hashing import hash_code, hash_value
 from components.tools.provenance import provenance
 from components.training import checkpoint
 from components.training.checks import check_data
-from components.training.fit import Training, begin, fit, images_per_epoch
+from components.training.fit import Training, begin, compare_ranks, fit, images_per_epoch
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
 from components.training.spectator import NoSpectator, Spectator
@@ -55,14 +55,10 @@ class Job:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """All that the weights are a function of; its hash is the training's key."""
-        common, method = asdict(self.settings), self.settings.method
-        sections = {name: common.pop(name) for name in METHOD_SECTIONS}
-        own = {f"{method}.{name}": value for name, value in sections.get(method, {}).items()}
         decoder = {"decoder": decoder_version()} if isinstance(self.split, FileSplit) else {}
         return {
             "sigma": self.sigma,
-            **common,
-            **own,
+            **self.settings.facts,
             "processes": self.ranks.size,
             "seed": self.params.seed,
             "device": self.device.type,
@@ -113,12 +109,7 @@ def start_or_resume(job: Job) -> Training:
         training.load_state(state)
         if job.ranks.is_main:
             print(f"continuing after {training.position(job.settings.epochs)} from {job.checkpoints}")
-    if job.ranks.size > 1:
-        position = {"position": training.position(job.settings.epochs)}
-        one_folder = f"the processes see different checkpoints: {job.checkpoints} must be one folder for all"
-        job.ranks.world.compare(position, one_folder)
-        weights_sha256 = {f"weights {name}": sha256 for name, sha256 in training.weights_sha256().items()}
-        job.ranks.world.compare(weights_sha256, "the same recipe built or loaded other weights: see torch and hardware")
+    compare_ranks(training, job.ranks, job.settings.epochs, job.checkpoints)
     return training
 
 
@@ -150,7 +141,7 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
                 if due == REPORT:
                     training.check_finite()
                 elif due >= SAVE:  # which checks too
-                    save_checkpoint(training, job)
+                    checkpoint.save_by_main_rank(training, job.checkpoints, job.key, job.ranks)
                 told.after_step(images, due)
                 if due == STOP and training.epoch < job.settings.epochs:
                     raise StoppedEarly(f"stopped after {training.position(job.settings.epochs)}")
@@ -168,18 +159,6 @@ def spectator(training: Training, job: Job) -> Spectator | NoSpectator:
     return Spectator(training, f"train σ={job.sigma}", job.settings.epochs, per_epoch, live)
 
 
-def save_checkpoint(training: Training, job: Job) -> None:
-    """Written by the main rank; where that fails, it fails in all of them."""
-    state, error = training.state(), None
-    if job.ranks.is_main:
-        try:
-            checkpoint.save(job.checkpoints, job.key, training.epoch, training.step, state)
-        except OSError as failure:
-            error = failure
-    if job.ranks.largest(error is not None):
-        raise error or OSError("the main rank could not write the checkpoint")
-
-
 def save_model(network: nn.Module, job: Job) -> None:
     """Weights and card."""
     weights.save(
@@ -188,10 +167,7 @@ def save_model(network: nn.Module, job: Job) -> None:
         sigma=job.sigma,
         network=job.settings.network,
         precision=job.settings.precision,
-        image_shape=job.description.image_shape,
-        classes=job.description.classes,
-        mean=job.description.mean,
-        std=job.description.std,
+        **{name: getattr(job.description, name) for name in ("image_shape", "classes", "mean", "std")},
         training_key=job.key,
         training=job.facts,
         data_sha256=job.description.sha256,

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from components.training.fit import Training
+from components.training.ranks import Ranks
+
 KEEP = 2
 HASH_LENGTH = 64
 
@@ -48,6 +51,23 @@ def save(folder: Path, key: str, epoch: int, step: int, state: dict[str, Any]) -
             "it goes on from the checkpoint before"
         ) from None
     return path
+
+
+def save_by_main_rank(training: Training, folder: Path, key: str, ranks: Ranks) -> None:
+    """Save a training's state, which the main rank writes; where that fails, it fails in all of them.
+
+    Raises:
+        FloatingPointError: the state is not finite; no checkpoint holds such a one.
+        OSError: the checkpoint could not be written.
+    """
+    state, error = training.state(), None
+    if ranks.is_main:
+        try:
+            save(folder, key, training.epoch, training.step, state)
+        except OSError as failure:
+            error = failure
+    if ranks.largest(error is not None):
+        raise error or OSError("the main rank could not write the checkpoint")
 
 
 def load_newest(folder: Path, key: str, device: torch.device, *, say: bool = True) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -161,6 +162,20 @@ class Training:
         self._begin_epoch(state["seconds"])
         self._losses = list(state["losses"].unbind())
         self._right, self._noisy_images, self.images = state["right"], state["noisy_images"], state["images"]
+
+
+def compare_ranks(training: Training, ranks: Ranks, epochs: int, checkpoints: Path) -> None:
+    """Refuse ranks that would go on from different places or weights.
+
+    Raises:
+        ValueError: in every rank alike, naming what differs and where.
+    """
+    if ranks.size == 1:
+        return
+    one_folder = f"the processes see different checkpoints: {checkpoints} must be one folder for all"
+    ranks.world.compare({"position": training.position(epochs)}, one_folder)
+    weights_sha256 = {f"weights {name}": sha256 for name, sha256 in training.weights_sha256().items()}
+    ranks.world.compare(weights_sha256, "the same recipe built or loaded other weights: see torch and hardware")
 
 
 def fit(
