@@ -9,7 +9,7 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup environment run test test-all lint benchmark-setup lock ui serve
+.PHONY: help setup environment run test-unit test test-all lint benchmark-setup lock ui serve
 
 MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
@@ -32,6 +32,9 @@ environment:
 run: setup  ## set up and run the main job: prepare, validate, train, certify, evaluate, register
 	@python -m pipelines.check
 	dvc repro
+
+test-unit: setup  ## the tests that start no command: on each edit
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not command"
 
 test: setup  ## set up and run the fast tests, files side by side
 	python -m pytest -n auto --maxprocesses 4 --dist loadfile

@@ -119,6 +119,8 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
         try:
             ranks = open_world.enter_context(joined())
             stage(*arguments, **options)
+        except BrokenPipeError:  # whoever reads the output has enough of it, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
         except (ValueError, FloatingPointError, OSError) as error:
             line, code, lost = f"error: {error}", FAILED, isinstance(error, LostRank)
         except StoppedEarly as stop:

@@ -19,6 +19,8 @@ from benchmarks.published.runs import Plan, scaled
 from components.certification.table import display_radius
 from components.parsing import ParamsError
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 SMALL = ["--recipe", "recipes/digits.yaml", "--methods", "gaussian", "--sigmas", "0.5", "--epochs", "3"]
 SMALL += ["--set", "certify.n=200", "certify.every=30"]

@@ -11,6 +11,8 @@ from benchmarks.workspace import DATA, read_params, run_in, share_data, write_pa
 from components.params import parse
 from pipelines.cli import DONE
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 
 

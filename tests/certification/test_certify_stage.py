@@ -20,6 +20,8 @@ from components.data.sources import Source
 from components.model import networks, weights
 from pipelines import artifacts
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 SIGMA = 0.5
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "pipelines/operation/docker-entrypoint.sh"
 

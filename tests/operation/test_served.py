@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.workspace import environment
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 FLOW = [sys.executable, "-m", "pipelines.flow"]
 STUCK = """

@@ -9,6 +9,8 @@ import pytest
 from pipelines import artifacts
 from pipelines.operation import worktree
 
+pytestmark = pytest.mark.command
+
 
 def git(folder, *arguments):
     identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always")

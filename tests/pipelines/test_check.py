@@ -15,6 +15,8 @@ from components.data.sources.published import digits
 from components.model import networks
 from pipelines.check import image_shape
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -19,6 +19,8 @@ import pytest
 
 from tests.support.workspace import ROOT, copy_project, copy_results, edit, environment, run, stages_run
 
+pytestmark = pytest.mark.command
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:

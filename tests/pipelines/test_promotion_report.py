@@ -14,6 +14,8 @@ from pipelines.champion_challenger import find_contest
 from tests.registry.test_aliases import local, store  # noqa: F401  # fixtures
 from tests.tools.test_notify import webhook  # noqa: F401  # a fixture
 
+pytestmark = pytest.mark.command
+
 POLICY = Promote(
     min_gain=0.005,
     radii=[0.5],

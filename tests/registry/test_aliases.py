@@ -18,6 +18,8 @@ from components.registry.aliases import EXPIRES, KEY, MOVING, STATE, OutdatedVer
 from components.registry.promotions import Promotions
 from components.registry.tracking import Tracking
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 MODEL = "digits-sigma-0.5"
 RADII = (0.0, 0.25, 0.5)

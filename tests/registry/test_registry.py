@@ -21,6 +21,8 @@ from components.registry.model_files import REGISTERED_HASHES
 from components.registry.packaging import log_model
 from components.tools.hashing import hash_file
 
+pytestmark = pytest.mark.command
+
 NAME = "trial"
 SHAPE = (1, 16, 16)
 FACTS = {

@@ -25,6 +25,8 @@ from components.tools.hashing import hash_file
 from tests.registry.test_aliases import ROOT, server  # noqa: F401  # a fixture
 from tests.registry.test_registry import FACTS, SHAPE
 
+pytestmark = pytest.mark.command
+
 TRAINING = {"method": "gaussian", "sigma": 0.5}
 OPEN = "import sys; from pathlib import Path; from components.registry.tracking import Tracking; "
 OPEN += "Tracking(Path(sys.argv[1]), 'digits').experiment_id"

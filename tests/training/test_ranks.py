@@ -15,6 +15,8 @@ from components.model import networks
 from components.training.fit import Training, fit, make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 
 

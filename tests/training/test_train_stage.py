@@ -21,6 +21,8 @@ from components.data.sources import Source
 from components.tools.files import read_json
 from pipelines import artifacts
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).parents[2]
 SIGMA = 0.5
 TRAIN = {
