@@ -27,9 +27,9 @@ from components.training.checks import check_data
 from components.training.fit import Training, begin, compare_ranks, fit, images_per_epoch
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
-from components.training.spectator import NoSpectator, Spectator
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
+from pipelines.spectator import NoSpectator, Spectator
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import networkx
 import pytest
 import yaml
 
@@ -44,6 +45,7 @@ NO_RESULT = {
     "pipelines/__init__.py": "a docstring",
     "pipelines/artifacts.py": "where files lie",
     "pipelines/cli.py": "options and exit codes",
+    "pipelines/spectator.py": "shows a training while it runs",
     "pipelines/watchdog.py": "ends a stage that nobody waits for",
 }
 """Modules that stages import and on which no result depends, with the reason: no dependency of a stage."""
@@ -163,6 +165,26 @@ import pipelines.train, pipelines.certify
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("depth", [2, None], ids=["packages", "modules"])
+def test_no_imports_run_in_a_circle(depth):
+    """The packages are the folders of components and pipelines, and the files beside these."""
+    files = [file for folder in ("components", "pipelines") for file in python_files(folder)]
+    names = {file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in files}
+
+    def package(name):
+        parts = name.split(".")
+        return ".".join(parts[:2] if depth and len(parts) > depth else parts)
+
+    graph = networkx.DiGraph()
+    for file in files:
+        importer = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        imported = imports(file) & names
+        imported -= {name for name in imported if any(other.startswith(f"{name}.") for other in imported)}
+        graph.add_edges_from((package(importer), package(name)) for name in imported)
+    graph.remove_edges_from(networkx.selfloop_edges(graph))
+    assert networkx.is_directed_acyclic_graph(graph), networkx.find_cycle(graph)
 
 
 # --- one name for one thing --------------------------------------------------------------------------------------
