@@ -20,7 +20,7 @@ from pipelines import artifacts
 from pipelines.checkout import path_in_repository
 from pipelines.operation.source_state import fingerprint
 
-RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS]
+RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS, artifacts.CURVES]
 """What stages write and git tracks."""
 SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 """In the worktree: the fingerprint of the source that its prepared data was made from."""
