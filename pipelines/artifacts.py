@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from components.params import level_key
-from pipelines.checkout import main_project
+from components.tools.hashing import hash_value
+from pipelines.checkout import main_project, path_in_repository
 
 PARAMS = Path("params.yaml")
 OUTPUTS = Path("outputs")
@@ -88,16 +90,32 @@ def tracking_store() -> Path:
     return state_root() / "mlflow"
 
 
+def scheduled() -> Path:
+    """The git worktree of scheduled runs."""
+    return state_root() / "scheduled"
+
+
+def project_in(worktree: Path) -> Path:
+    """The project's folder in a worktree: the same as here, where the repository may hold more than the project."""
+    return worktree / path_in_repository(Path.cwd())
+
+
+def all_checkpoints() -> Path:
+    return state_root() / "checkpoints"
+
+
 def checkpoints(training_key: str) -> Path:
-    return state_root() / "checkpoints" / training_key[:16]
+    return all_checkpoints() / training_key[:16]
 
 
 def partial_tables() -> Path:
     return state_root() / "partial_tables"
 
 
-def partial_table(identity_key: str) -> Path:
-    return partial_tables() / identity_key[:16]
+def partial_table(identity: dict[str, Any]) -> Path:
+    """Folder of the rows of a table. Which images the table is of changes no row, so it is no part of the key."""
+    of_rows = {name: value for name, value in identity.items() if name not in ("every", "images")}
+    return partial_tables() / hash_value(of_rows)[:16]
 
 
 def registration_lock() -> Path:
@@ -114,6 +132,10 @@ def notifications() -> Path:
     return state_root() / "notifications"
 
 
+def all_certified_anew() -> Path:
+    return state_root() / "certified_anew"
+
+
 def champion_certified_anew(weights_sha256: str) -> Path:
     """Folder of a champion's weights and of its certificates on the present images by the present procedure."""
-    return state_root() / "certified_anew" / weights_sha256[:16]
+    return all_certified_anew() / weights_sha256[:16]

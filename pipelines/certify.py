@@ -28,7 +28,7 @@ from components.params import Params
 from components.tools import world
 from components.tools.device import use_device
 from components.tools.files import claim, write_json
-from components.tools.hashing import derive_seed, hash_code, hash_value
+from components.tools.hashing import derive_seed, hash_code
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, stop_requests
 
@@ -57,7 +57,7 @@ def run(
 ) -> None:
     deadline = time.monotonic() + 60 * max_minutes
     job = set_up(params, sigma, model or artifacts.model(sigma))
-    partial_table = artifacts.partial_table(hash_value(job.identity))
+    partial_table = artifacts.partial_table(job.identity)
 
     ranks = world.current()
     remedy = "give all of them the same params.yaml, model, data, code and torch"

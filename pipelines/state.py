@@ -24,7 +24,6 @@ from components.registry.connection import in_one_line
 from components.registry.model_files import WEIGHTS_SHA256
 from components.registry.tracking import Tracking
 from components.tools.files import TEMPORARY, free, is_held, read_json, remove
-from components.tools.hashing import hash_value
 from pipelines import artifacts
 from pipelines.champion_challenger import connect, promotions_at
 from pipelines.cli import guard, load_params
@@ -71,18 +70,24 @@ class References:
     """None: the registry cannot say."""
 
 
+def scheduled_project() -> Path:
+    return artifacts.project_in(artifacts.scheduled())
+
+
 def references(params: Params, tracking: Tracking | None) -> References:
     """Of the working copy, the worktree of scheduled runs, and the aliases of the registry."""
     trainings, tables = {}, {}
-    scheduled = artifacts.state_root() / "scheduled"
-    for workspace, who in ((scheduled, "scheduled runs"), (Path.cwd(), "working copy")):
+    for workspace, who in ((scheduled_project(), "scheduled runs"), (Path.cwd(), "working copy")):
         outputs = workspace / artifacts.OUTPUTS
         for card in outputs.glob(f"models/*/{CARD}"):
-            trainings[read_json(card, "run the train stage again")["training_key"][:16]] = who
+            key = read_json(card, "run the train stage again")["training_key"]
+            trainings[artifacts.checkpoints(key).name] = who
         for identity in outputs.glob(f"certificates/*/{IDENTITY}"):
-            tables[hash_value(read_json(identity, "run the certify stage again"))[:16]] = who
-    for identity in artifacts.state_root().glob(f"certified_anew/*/certificates/{IDENTITY}"):
-        tables[hash_value(read_json(identity, f"remove {identity.parents[1]}"))[:16]] = "champion certified anew"
+            table = artifacts.partial_table(read_json(identity, "run the certify stage again"))
+            tables[table.name] = who
+    for identity in artifacts.all_certified_anew().glob(f"*/certificates/{IDENTITY}"):
+        table = artifacts.partial_table(read_json(identity, f"remove {identity.parents[1]}"))
+        tables[table.name] = "champion certified anew"
     return References(trainings, tables, registered_weights(params, tracking))
 
 
@@ -96,40 +101,41 @@ def registered_weights(params: Params, tracking: Tracking | None) -> dict[str, s
         for alias in (CHALLENGER, PREVIOUS, CHAMPION):
             with suppress(ValueError):  # there is no such model or version yet, or not any more
                 if version := promotions.at_alias(alias):
-                    found[version.tags.get(WEIGHTS_SHA256, "")[:16]] = f"{alias} of {promotions.name}"
+                    folder = artifacts.champion_certified_anew(version.tags.get(WEIGHTS_SHA256, ""))
+                    found[folder.name] = f"{alias} of {promotions.name}"
     return found
 
 
 def find_items(refers: References) -> list[Item]:
     """All that lies in .state, and the unfinished files beside the results."""
-    root = artifacts.state_root()
     anew = {} if refers.weights is None else refers.weights
     unknown = "" if refers.weights is not None else "unknown: the registry does not answer"
     items = []
-    for kind, needed_by, otherwise in (
-        ("checkpoints", refers.trainings, ""),
-        ("partial_tables", refers.tables, ""),
-        ("certified_anew", anew, unknown),
+    for place, needed_by, otherwise in (
+        (artifacts.all_checkpoints(), refers.trainings, ""),
+        (artifacts.partial_tables(), refers.tables, ""),
+        (artifacts.all_certified_anew(), anew, unknown),
     ):
-        for folder in sorted(path for path in root.glob(f"{kind}/*") if path.is_dir()):
+        for folder in sorted(path for path in place.glob("*") if path.is_dir()):
             lock = folder.with_name(f"{folder.name}.lock")
-            items.append(Item(kind, folder, lock, needed_by.get(folder.name, otherwise)))
-        orphans = sorted(path for path in root.glob(f"{kind}/*.lock") if not path.with_suffix("").is_dir())
+            items.append(Item(place.name, folder, lock, needed_by.get(folder.name, otherwise)))
+        orphans = sorted(path for path in place.glob("*.lock") if not path.with_suffix("").is_dir())
         items += [Item("locks", lock, lock, "") for lock in orphans]
-    items += [Item("running", mark, mark, unknown) for mark in sorted(root.glob("mlflow/running/*"))]
-    items += [Item("locks", lock, lock, "") for lock in sorted(root.glob("promotion/*.lock"))]
-    items += [Item("notifications", mark, None, "") for mark in sorted(root.glob("notifications/*"))]
-    items += [Item("unfinished", path, None, "") for path in unfinished(root)]
-    for name, kind in (("scheduled", "worktree"), ("mlflow", "tracking store")):
-        if (root / name).exists():
-            items.append(Item(kind, root / name, root / f"{name}.lock", KEPT))
+    items += [Item("running", mark, mark, unknown) for mark in sorted(artifacts.tracking_store().glob("running/*"))]
+    items += [Item("locks", lock, lock, "") for lock in sorted(artifacts.promotion_locks().glob("*.lock"))]
+    items += [Item("notifications", mark, None, "") for mark in sorted(artifacts.notifications().glob("*"))]
+    items += [Item("unfinished", path, None, "") for path in unfinished()]
+    for path, kind in ((artifacts.scheduled(), "worktree"), (artifacts.tracking_store(), "tracking store")):
+        if path.exists():
+            items.append(Item(kind, path, path.with_name(f"{path.name}.lock"), KEPT))
     return items
 
 
-def unfinished(root: Path) -> list[Path]:
+def unfinished() -> list[Path]:
     """Temporary files and folders that a killed process left, except those that its next start goes on with."""
-    places = [*root.glob("*"), *root.glob("promotion/*"), *root.glob("certified_anew/*/*")]
-    for outputs in (artifacts.OUTPUTS, root / "scheduled" / artifacts.OUTPUTS):
+    places = [*artifacts.state_root().glob("*"), *artifacts.promotion_locks().glob("*")]
+    places += artifacts.all_certified_anew().glob("*/*")
+    for outputs in (artifacts.OUTPUTS, scheduled_project() / artifacts.OUTPUTS):
         places += outputs.rglob("*")
     found = sorted(path for path in places if path.name.endswith(TEMPORARY))
     going_on = {path.parent for path in found if path.name.endswith(f".moving{TEMPORARY}")}

@@ -17,7 +17,7 @@ from components.certification.sampling import Sampler, answered
 from components.certification.side_by_side import Stopping, certify_images
 from components.certification.table import PartialTable, display_radius
 from components.model.card import ModelCard
-from components.tools.device import available_cores
+from components.tools.device import cores_of_this_rank
 from components.tools.files import read_json
 from components.tools.progress import Progress
 
@@ -72,8 +72,7 @@ def certify_missing(
     missing = ((index, image(index)) for index in indices if index not in rows.lines)
     done = [rows.lines[index] for index in indices if index in rows.lines]
     running = RunningMetrics(procedure.facts["mode"], procedure.watched_radius, done)
-    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = 1 if sampler.device.type == "cuda" else max(1, cores)
+    workers = 1 if sampler.device.type == "cuda" else cores_of_this_rank()
     process = f" (process {int(os.environ['RANK']) + 1})" if "RANK" in os.environ else ""
     with Progress(f"certify σ={sampler.sigma}{process}", len(indices), "images", done=len(done)) as progress:
         for index, certificate in certify_images(missing, certify, workers=workers, stopping=stopping):

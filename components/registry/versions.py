@@ -10,9 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from components.params import level_key
-from components.registry.aliases import CHAMPION, NONE, STATE, Move
+from components.registry.aliases import CHAMPION, NONE, STATE, Aliases, Move
 from components.registry.connection import quoted
-from components.registry.promotions import Promotions
 
 ACCURACY = "certified_accuracy_at_"
 """Prefix of a version's tags that hold certified accuracy; the rest of their name is the radius."""
@@ -59,11 +58,11 @@ def champion(client: MlflowClient, name: str) -> VersionFacts:
     Raises:
         ValueError: there is no such model, or it has no champion.
     """
-    promotions = Promotions(client, name, Path())
-    number = promotions.aliases().get(CHAMPION)
+    aliases = Aliases(client, name, Path())
+    number = aliases.aliases().get(CHAMPION)
     if number is None:
         raise ValueError(f"{name} has no champion yet: run `python -m pipelines.promote`")
-    return described(promotions.version(number), number)
+    return described(aliases.version(number), number)
 
 
 def best(
@@ -102,9 +101,9 @@ def registered(client: MlflowClient, experiment: str) -> list[VersionFacts]:
     """All versions of all noise levels."""
     found = []
     for name in names(client, experiment):
-        promotions = Promotions(client, name, Path())
-        number = promotions.aliases().get(CHAMPION)
-        found += [described(version, number) for version in promotions.versions()]
+        aliases = Aliases(client, name, Path())
+        number = aliases.aliases().get(CHAMPION)
+        found += [described(version, number) for version in aliases.versions()]
     return found
 
 
@@ -133,7 +132,7 @@ def names(client: MlflowClient, experiment: str) -> list[str]:
 
 def history(client: MlflowClient, name: str) -> list[Move]:
     """All changes of champion of one registered model, the first one first."""
-    return Promotions(client, name, Path()).history()
+    return Aliases(client, name, Path()).history()
 
 
 def described(version: ModelVersion, champion_number: str | None) -> VersionFacts:

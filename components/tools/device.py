@@ -27,6 +27,11 @@ def use_device(threads: int) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def cores_of_this_rank() -> int:
+    """The CPU cores for this process, where torchrun has started several on this machine."""
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 def available_cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """The training loop, for every method."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from components.data.prepared import Description
 from components.data.streaming import FileSplit, TrainingView, to_unit_interval
 from components.model import networks
 from components.params import Train
-from components.tools.device import available_cores
+from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
 from components.training.draws import Draws, Shard
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
@@ -239,7 +238,7 @@ def training_views(pixels: Tensor | FileSplit, steps: list[Tensor], seed: int, e
     loader = DataLoader(
         TrainingView(pixels, seed, epoch),
         batch_sampler=[rows.tolist() for rows in steps],
-        num_workers=max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
+        num_workers=cores_of_this_rank(),
         pin_memory=torch.cuda.is_available(),
     )
     for rows, (batch, _) in zip(steps, loader, strict=True):

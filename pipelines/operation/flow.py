@@ -6,7 +6,6 @@ Prefect calls DVC, never the reverse: a task is `dvc repro --single-item STAGE`,
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from components import params as parameters
 from components.tools import notify
 from components.tools.files import read_json
+from components.tools.provenance import provenance
 from pipelines import artifacts
 from pipelines.cli import BAD_PARAMETERS, FAILED, STOPPED_EARLY, load_params
 from pipelines.operation import approval, served, worktree
@@ -98,9 +98,7 @@ def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[s
 
 def run_name() -> str:
     """What a run is shown as: the commit and the noise levels that it works on."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    commit = found.stdout.strip() or "no commit"
-    return f"{commit}, sigma {' '.join(parameters.load(artifacts.PARAMS).noise_levels)}"
+    return f"{provenance()['git_commit'][:7]}, sigma {' '.join(parameters.load(artifacts.PARAMS).noise_levels)}"
 
 
 @flow(name="train-certify-register", flow_run_name=run_name, task_runner=TASKS)  # type: ignore[arg-type]
@@ -122,7 +120,7 @@ def retrain() -> State:
         with worktree.only_run(say), stopped_at_the_end() as processes:
             sweep()
             commit = worktree.check_out(say)
-            folder = worktree.project_in(worktree.scheduled())
+            folder = artifacts.project_in(artifacts.scheduled())
             line = retrain_in(folder, processes)
             promote(folder, commit, processes)
     except StageStopped as stop:

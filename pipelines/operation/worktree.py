@@ -17,23 +17,12 @@ from pathlib import Path
 from components.params import SOURCE_OPTIONS, Params
 from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
-from pipelines.checkout import path_in_repository
 from pipelines.operation.source_state import fingerprint
 
 RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS, artifacts.CURVES]
 """What stages write and git tracks."""
 SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 """In the worktree: the fingerprint of the source that its prepared data was made from."""
-
-
-def scheduled() -> Path:
-    """The folder of the worktree."""
-    return artifacts.state_root() / "scheduled"
-
-
-def project_in(worktree: Path) -> Path:
-    """The project's folder in a worktree: the same as here, where the repository may hold more than the project."""
-    return worktree / path_in_repository(Path.cwd())
 
 
 @contextmanager
@@ -43,7 +32,7 @@ def only_run(say: Callable[[str], None]) -> Iterator[None]:
     The system lets go of the lock when the process dies.
     """
     me = f"the run of process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    with locked_by_name(scheduled().with_suffix(".lock"), me, say):
+    with locked_by_name(artifacts.scheduled().with_suffix(".lock"), me, say):
         yield
 
 
@@ -60,8 +49,8 @@ def check_out(say: Callable[[str], None]) -> str:
     ours = [f":!{path}" for path in RESULTS_IN_GIT]
     if changed := _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours):
         say(f"uncommitted, so not part of this run: {', '.join(line[3:] for line in changed.splitlines())}")
-    worktree = scheduled()
-    folder = project_in(worktree)
+    worktree = artifacts.scheduled()
+    folder = artifacts.project_in(worktree)
     try:
         _update(worktree, folder, commit)
     except (OSError, subprocess.CalledProcessError):  # there is none yet, or a killed run left it broken
@@ -121,7 +110,7 @@ def passing(commit: str) -> Iterator[Path]:
         folder = Path(temporary) / "project"
         _add(folder, commit)
         try:
-            yield project_in(folder)
+            yield artifacts.project_in(folder)
         finally:
             _git("worktree", "remove", "--force", str(folder))
 

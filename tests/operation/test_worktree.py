@@ -42,7 +42,7 @@ def is_checked_out(project):
     """Whether the worktree is what is committed, and the working copy as it was."""
     (project / "params.yaml").write_text("x: in work")
     commit = worktree.check_out(print)
-    folder = worktree.project_in(worktree.scheduled())
+    folder = artifacts.project_in(artifacts.scheduled())
     assert git(folder, "rev-parse", "HEAD") == commit == git(project, "rev-parse", "HEAD")
     assert (project / "params.yaml").read_text() == "x: in work"
     return (folder / "params.yaml").read_text() == "x: first"
@@ -50,15 +50,15 @@ def is_checked_out(project):
 
 def test_the_worktree_is_the_commit_and_keeps_the_results_of_the_last_run(project):
     assert is_checked_out(project)
-    (worktree.scheduled() / "dvc.lock").write_text("of the last run")
+    (artifacts.scheduled() / "dvc.lock").write_text("of the last run")
     assert is_checked_out(project)
-    assert (worktree.scheduled() / "dvc.lock").read_text() == "of the last run"
+    assert (artifacts.scheduled() / "dvc.lock").read_text() == "of the last run"
 
 
 def test_a_kill_while_git_makes_the_worktree_is_healed(project):
     """Git holds the worktree locked until it is complete."""
-    git(project, "worktree", "add", "-q", "--detach", "--lock", "--reason", "initializing", str(worktree.scheduled()))
-    shutil.rmtree(worktree.scheduled())
+    git(project, "worktree", "add", "-q", "--detach", "--lock", "--reason", "initializing", str(artifacts.scheduled()))
+    shutil.rmtree(artifacts.scheduled())
     assert is_checked_out(project)
 
 
@@ -69,9 +69,9 @@ def test_a_kill_while_git_changes_the_worktree_is_healed(project):
 
 
 def test_a_folder_that_is_no_worktree_is_made_one_and_the_working_copy_stays(project):
-    worktree.scheduled().mkdir(parents=True)  # git takes it for a folder of the working copy
+    artifacts.scheduled().mkdir(parents=True)  # git takes it for a folder of the working copy
     assert is_checked_out(project)
-    (worktree.scheduled() / ".git").unlink()
+    (artifacts.scheduled() / ".git").unlink()
     assert is_checked_out(project)
 
 
@@ -82,7 +82,7 @@ def test_a_project_in_a_folder_of_a_larger_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     monkeypatch.setattr(artifacts, "state_root", lambda: project / ".state")
     assert is_checked_out(project)
-    assert worktree.project_in(worktree.scheduled()) == project / ".state/scheduled/teams/project"
+    assert artifacts.project_in(artifacts.scheduled()) == project / ".state/scheduled/teams/project"
     assert is_checked_out(project)
     with worktree.passing(git(project, "rev-parse", "HEAD")) as folder:
         assert (folder / "params.yaml").read_text() == "x: first"
@@ -98,8 +98,8 @@ def test_a_project_that_is_a_submodule(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "state_root", lambda: project / ".state")
     assert is_checked_out(project)
     assert is_checked_out(project)
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=worktree.scheduled(), check=True)
-    assert (worktree.scheduled() / "made").exists()
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=artifacts.scheduled(), check=True)
+    assert (artifacts.scheduled() / "made").exists()
 
 
 def test_a_worktree_for_one_command_is_gone_afterwards_also_where_an_earlier_one_was_killed(project):

@@ -34,7 +34,8 @@ def project(tmp_path, monkeypatch):
     identity = {"n": 10, "radii": [0.25, 0.5], "weights_sha256": "ab"}
     put(tmp_path / "outputs/models/0.5/model.json", json.dumps({"training_key": "a" * 64}))
     put(tmp_path / ".state/scheduled/outputs/models/0.5/model.json", json.dumps({"training_key": "b" * 64}))
-    put(tmp_path / "outputs/certificates/0.5/identity.json", json.dumps(identity))
+    of_the_table = identity | {"every": 1, "images": 450}  # as the certify stage writes it: the rows know neither
+    put(tmp_path / "outputs/certificates/0.5/identity.json", json.dumps(of_the_table))
     for name, age in (("a" * 16, OLD), ("b" * 16, OLD), ("old", OLD), ("young", 0)):
         put(tmp_path / f".state/checkpoints/{name}/epoch-00001-step-0000000.pt", age=age)
         put(tmp_path / f".state/checkpoints/{name}.lock", "")
