@@ -115,6 +115,11 @@ class Sequential:
     """Probability of rejecting a radius that holds: costs completeness, never soundness."""
 
 
+Bound = Literal["two_class", "one_class"]
+RIVAL_SHARE = 0.1
+"""The share of failure_prob that the two-class bound spends on the rival, the rest being for the class itself."""
+
+
 @dataclass(frozen=True)
 class Certify:
     mode: Literal["reference", "sequential"] = "reference"
@@ -125,6 +130,9 @@ class Certify:
     n: Count = 100_000
     """Fresh samples that bound its probability; in sequential mode, the most that an image gets."""
     failure_prob: Annotated[float, Range(above=0, below=0.5)] = 0.001
+    bound: Bound = "two_class"
+    """What a radius comes from: `two_class`, the hits of the class and of its strongest rival; `one_class`, those of the
+    class alone, as in all published tables."""
     early_abstention: bool = False
     """Reference mode: stop sampling an image once a radius has become improbable."""
     sequential: Sequential = field(default_factory=Sequential)
@@ -241,7 +249,7 @@ def _cross_checks(params: Params) -> list[str]:
             problems.append(
                 f"train.batch_size is {params.train.batch_size}: must be >= num_noises at every level ({m})"
             )
-    least = smallest_n(params.certify.failure_prob)
+    least = smallest_n(params.certify.failure_prob, params.certify.bound)
     if params.certify.n < least:
         problems.append(
             f"certify.n is {params.certify.n}: at least {least} samples are needed to certify anything "
@@ -314,6 +322,8 @@ def _check_level(key: Any, level: dict[str, Any], problems: list[str]) -> None:
             problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {', '.join(METHOD_SECTIONS)}")
 
 
-def smallest_n(failure_prob: float) -> int:
-    """The fewest samples that can certify anything: p_lower, at most failure_prob**(1/n), must exceed 1/2."""
-    return math.floor(math.log2(1 / failure_prob)) + 1
+def smallest_n(failure_prob: float, bound: Bound) -> int:
+    """The fewest samples that can certify anything: with hits alone, p_lower is failure_prob**(1/n), with the share of
+    failure_prob that it gets, and must exceed 1/2."""
+    for_hits = failure_prob * (1 - RIVAL_SHARE if bound == "two_class" else 1)
+    return math.floor(math.log2(1 / for_hits)) + 1

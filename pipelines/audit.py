@@ -16,7 +16,7 @@ from components.certification.classifier import SmoothedClassifier
 from components.certification.side_by_side import certify_images
 from components.certification.table import display_radius
 from components.data.prepared import Split, load_description
-from components.data.streaming import FileSplit, open_split, to_unit_interval
+from components.data.streaming import FileSplit, on_grid, open_split
 from components.evaluation.audit import (
     claimed_probability,
     contradictions_needed,
@@ -117,8 +117,9 @@ def fresh_trial(
     sigma, failure_prob = classifier.card.sigma, certified.identity["failure_prob"]
     images = min(images, len(certified.table))
     needed = contradictions_needed(images, failure_prob, alarm)
-    if n < smallest_n(failure_prob):
-        raise ValueError(f"n is {n}: fewer than {smallest_n(failure_prob)} fresh samples can contradict no row")
+    least = smallest_n(failure_prob, "one_class")
+    if n < least:
+        raise ValueError(f"n is {n}: fewer than {least} fresh samples can contradict no row")
     if needed > images:
         raise ValueError(f"{images} rows are too few to speak against a table: try more, or raise --false-alarm")
     seed = secrets.randbits(63)
@@ -146,7 +147,8 @@ def fresh_counts(
 ) -> dict[int, np.ndarray]:
     """How often each class wins among `n` fresh samples of each test image."""
     max_value = load_description(artifacts.DESCRIPTION).max_value
-    images = ((i, to_unit_interval(torch.from_numpy(split.image(i)), max_value)) for i in indices)
+    grid = classifier.sampler.grid
+    images = ((i, on_grid(torch.from_numpy(split.image(i)), max_value, grid)) for i in indices)
 
     def count(image: Tensor, index: int) -> np.ndarray:
         return classifier.sampler.stream(image, seed=seed, index=index).count(n)

@@ -22,7 +22,7 @@ from components.certification.side_by_side import Stopping
 from components.certification.table import PartialTable
 from components.data.image_files import decoder_version
 from components.data.prepared import Split, load_description
-from components.data.streaming import FileSplit, open_split, to_unit_interval
+from components.data.streaming import FileSplit, on_grid, open_split
 from components.model import weights
 from components.params import Params
 from components.tools import world
@@ -99,7 +99,7 @@ class Job:
     """The numbers of the images, among those of the split."""
 
     def image(self, index: int) -> Tensor:
-        return to_unit_interval(torch.from_numpy(self.split.image(index)), self.max_value)
+        return on_grid(torch.from_numpy(self.split.image(index)), self.max_value, self.sampler.grid)
 
 
 def set_up(params: Params, sigma: float, model: Path) -> Job:
@@ -112,6 +112,7 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
     sampler = Sampler(
         network,
         sigma,
+        grid=card.grid,
         image_shape=tuple(card.image_shape),
         num_classes=len(card.classes),
         precision=card.precision,

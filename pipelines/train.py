@@ -14,7 +14,7 @@ from torch import nn
 
 from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
-from components.data.streaming import FileSplit, open_split
+from components.data.streaming import FileSplit, grid_of, open_split
 from components.model import networks, weights
 from components.params import Params, Train
 from components.registry.live import LiveHistory
@@ -171,6 +171,7 @@ def save_model(network: nn.Module, job: Job) -> None:
         training_key=job.key,
         training=job.facts,
         data_sha256=job.description.sha256,
+        grid=grid_of(job.description.max_value),
     )
 
 

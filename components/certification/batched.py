@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.certification.sampling import Counting, Sampler, Segment, check_image, checked_counts
+from components.certification.sampling import LOST, Counting, Sampler, Segment, check_image, checked_counts
 
 T = TypeVar("T")
 
@@ -33,17 +33,17 @@ def answer_together(
     """What `procedure(index)` answers for each image.
 
     Args:
-        images: float32 (B, C, H, W) in [0, 1].
+        images: int32 (B, C, H, W), in steps of the sampler's grid.
         seed: keys the noise, with the index of each image.
         pool: computes the blocks, `at_once` of them per round.
         before_round: may raise to give up.
 
     Raises:
-        ValueError: an image is not float32, not finite or leaves [0, 1]; nothing is sampled then.
+        ValueError: an image is not int32 in [0, grid]; nothing is sampled then.
         FloatingPointError: a logit is not finite.
     """
     for index, image in enumerate(images):
-        check_image(image, index)
+        check_image(image, index, sampler.grid)
     asking = [
         _Image(image, index, procedure(index), sampler.num_classes)
         for index, image in enumerate(images.to(sampler.device))
@@ -63,7 +63,7 @@ class _Image(Generic[T]):
 
     def __init__(self, image: Tensor, index: int, procedure: Counting[T], num_classes: int) -> None:
         self.image, self.index, self._procedure = image, index, procedure
-        self._classes = torch.arange(-1, num_classes, device=image.device)
+        self._classes = torch.arange(LOST, num_classes, device=image.device)
         self.drawn = 0
         """The next sample to draw."""
         self.left = 0
@@ -75,7 +75,7 @@ class _Image(Generic[T]):
         try:
             self._asked = self._procedure.send(counts)  # type: ignore[arg-type]  # None starts a generator
             while not self._asked:
-                self._asked = self._procedure.send(np.zeros(len(self._classes) - 1, dtype=np.int64))
+                self._asked = self._procedure.send(np.zeros(len(self._classes) + LOST, dtype=np.int64))
         except StopIteration as done:
             self.answer: T = done.value
             return

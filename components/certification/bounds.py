@@ -1,13 +1,50 @@
-"""Confidence bounds and radii. Everything here errs on the safe side: bounds and radii are rounded down."""
+"""Confidence bounds and radii. Everything here errs on the safe side: lower bounds and radii are rounded down, upper
+bounds up.
+
+A radius comes from p_lower <= p_A, the probability of the answered class A under the noise, and p_upper >= the largest
+probability of another class: sigma / 2 * (Phi^-1(p_lower) - Phi^-1(p_upper)) (Cohen et al. 2019, theorem 1).
+
+one_class: p_upper is 1 - p_lower, as in all published tables.
+two_class: failure_prob is split beforehand. p_lower is a bound from the hits of A at (1 - w) failure_prob, p_upper one
+    from the hits of whichever other class has most, at w failure_prob, and at most 1 - p_lower. No correction over the
+    classes is needed: the true runner-up is one fixed class, its count is not above the largest one, the bound grows with
+    the count, and so p_upper lies below the runner-up's probability only where that class's own bound does.
+
+A sample that is lost (see `noise.discrete_normal`) is a miss of A and a hit of the rival.
+"""
 
 import math
+from collections.abc import Sequence
 
-import numpy as np
 from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
+from components.params import RIVAL_SHARE, Bound
+
 DECIMALS = 9
 """Decimals of written bounds and radii."""
+
+
+def probability_bounds(
+    bound: Bound, counts: Sequence[int], selected: int, n: int, failure_prob: float
+) -> tuple[float, float]:
+    """p_lower and p_upper from the hits of each class among `n` samples.
+
+    Args:
+        counts: of each class; what they lack of n is lost.
+        selected: class A, chosen on other samples than these.
+        failure_prob: that p_lower or p_upper is wrong.
+    """
+    if bound == "one_class":
+        p_lower = lower_bound(counts[selected], n, failure_prob)
+        return p_lower, complement(p_lower)
+    p_lower = lower_bound(counts[selected], n, (1 - RIVAL_SHARE) * failure_prob)
+    return p_lower, min(upper_bound(rival_hits(counts, selected, n), n, RIVAL_SHARE * failure_prob), complement(p_lower))
+
+
+def rival_hits(counts: Sequence[int], selected: int, n: int) -> int:
+    """The most hits that another class than `selected` can have had among `n` samples: lost ones may all be its own."""
+    return max((*counts[:selected], *counts[selected + 1 :]), default=0) + n - sum(counts)
 
 
 def lower_bound(k: int, n: int, failure_prob: float) -> float:
@@ -26,28 +63,38 @@ def lower_bound(k: int, n: int, failure_prob: float) -> float:
     return round_down(float(low))
 
 
-def certified_radius(p_lower: float, sigma: float) -> float:
-    """sigma * Phi^-1(p_lower), the L2 radius of Cohen et al. 2019 (theorem 1), rounded down; of the sigma drawn.
+def upper_bound(k: int, n: int, failure_prob: float) -> float:
+    """Clopper-Pearson upper bound: 1 less the lower bound on the probability of the n - k misses.
+
+    (statsmodels' own upper end is wrong at extreme arguments.)
+    """
+    return complement(lower_bound(n - k, n, failure_prob))
+
+
+def complement(p: float) -> float:
+    """1 - p, of a `p` of `DECIMALS` decimals, to the same decimals: neither rounded down nor up."""
+    return round(1 - p, DECIMALS)
+
+
+def certified_radius(p_lower: float, sigma: float, p_upper: float | None = None) -> float:
+    """sigma / 2 * (Phi^-1(p_lower) - Phi^-1(p_upper)), rounded down.
+
+    Args:
+        p_upper: by default 1 - p_lower, which gives sigma * Phi^-1(p_lower).
 
     Raises:
-        ValueError: p_lower outside (1/2, 1): there is nothing to certify.
+        ValueError: not 0 < p_upper < p_lower < 1: there is nothing to certify.
     """
-    if not 0.5 < p_lower < 1:
-        raise ValueError(f"p_lower is {p_lower!r}: a radius needs 1/2 < p_lower < 1")
-    return round_down(drawn_sigma(sigma) * float(ndtri(p_lower)))
+    p_upper = complement(p_lower) if p_upper is None else p_upper
+    if not 0 < p_upper < p_lower < 1:
+        raise ValueError(f"p_lower is {p_lower!r} and p_upper {p_upper!r}: a radius needs 0 < p_upper < p_lower < 1")
+    return round_down(sigma / 2 * float(ndtri(p_lower) - ndtri(p_upper)))
 
 
-def drawn_sigma(sigma: float) -> float:
-    """The sigma that radii may count on: that of the noise, which is scaled in float32, where this is the smaller one.
-
-    For example, float32 makes 1.4 into 1.39999998: a radius for 1.4 itself would be too large in the eighth decimal.
-    """
-    return min(sigma, float(np.float32(sigma)))
-
-
-def largest_radius(n: int, failure_prob: float, sigma: float) -> float:
+def largest_radius(n: int, failure_prob: float, sigma: float, bound: Bound) -> float:
     """The radius when all `n` samples agree: no certificate can be larger."""
-    return certified_radius(round_down(failure_prob ** (1 / n)), sigma)
+    for_hits = failure_prob * (1 - RIVAL_SHARE if bound == "two_class" else 1)
+    return certified_radius(round_down(for_hits ** (1 / n)), sigma)
 
 
 def round_down(value: float) -> float:

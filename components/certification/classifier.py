@@ -21,14 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from components.certification.batched import answer_together
+from components.certification.bounds import round_down
 from components.certification.cohen import certifying, predicting
 from components.certification.preset_radii import FIRST_LOOK, RadiiCertificate, deciding, last_look
 from components.certification.sampling import Counting, Sampler
 from components.certification.table import ABSTAIN, Certificate
 from components.model.card import ModelCard
-from components.params import smallest_n
+from components.params import Bound, smallest_n
 from components.tools.device import available_cores
 
+BOUND: Bound = "two_class"
 N0 = 100
 """Samples that select the class, beside the n that bound it."""
 SMALLEST_FAILURE_PROB = 1e-9
@@ -93,6 +95,7 @@ class SmoothedClassifier:
         self.sampler = Sampler(
             network,
             card.sigma,
+            grid=card.grid,
             image_shape=tuple(card.image_shape),
             num_classes=len(card.classes),
             precision=card.precision,
@@ -101,7 +104,7 @@ class SmoothedClassifier:
         self._pool = ThreadPoolExecutor(self._workers, "blocks", torch.set_num_threads, (1,))
         torch.set_num_threads(1)  # images run side by side instead, as when a table is certified
         samples = 2 * self._workers * self.sampler.block
-        nothing = torch.zeros(1, *card.image_shape)
+        nothing = torch.zeros(1, *card.image_shape, dtype=torch.int32)
         self._answer(nothing, lambda index: predicting(n=samples, failure_prob=0.01), seed=0, seconds=math.inf)
 
     def predict(self, images: Tensor, *, n: int = 1000, failure_prob: float | None = None) -> Tensor:
@@ -119,8 +122,9 @@ class SmoothedClassifier:
         failure_prob = self.failure_prob if failure_prob is None else failure_prob
         self._check(images, n, failure_prob)
         seed, seconds = secrets.randbits(63), self.limits.seconds
+        steps, _ = on_grid(images, self.sampler.grid)
         return torch.tensor(
-            self._answer(images, lambda index: predicting(n=n, failure_prob=failure_prob), seed, seconds)
+            self._answer(steps, lambda index: predicting(n=n, failure_prob=failure_prob), seed, seconds)
         )
 
     def certify(
@@ -133,8 +137,12 @@ class SmoothedClassifier:
     ) -> pd.DataFrame:
         """A certificate for each image.
 
-        Without `radius`, the procedure of Cohen et al. 2019: the radius is the largest that n samples prove. With it,
-        the sequential procedure at this one radius, which stops as soon as the answer is clear.
+        Without `radius`, the procedure of Cohen et al. 2019 with the two-class bound: the radius is the largest that n
+        samples prove. With it, the sequential procedure at this one radius, which stops as soon as the answer is clear.
+
+        An image on the grid of the model (all 8-bit images are) has the class at all images on the grid within the
+        radius. One off the grid is rounded to it: its radius is smaller, and is that of all images around it; see
+        `on_grid`.
 
         Args:
             images: float32 (B, C, H, W) in [0, 1].
@@ -145,7 +153,8 @@ class SmoothedClassifier:
         Returns:
             One row per image: class (-1 where it abstains), class_name, radius (what is certified, rounded down: the
             preset one or 0; 0 also where it abstains), abstain, p_lower (lower bound on the probability of the class
-            under the noise, of the selected class where it abstains) and n, the samples used after the selection.
+            under the noise, of the selected class where it abstains), p_upper (upper bound on that of every other
+            class), n, the samples used after the selection, and rounded, whether the image was off the grid.
 
         Raises:
             ValueError: one sentence that names what is wrong with the request, or which limit it exceeds.
@@ -158,8 +167,9 @@ class SmoothedClassifier:
         self._check(images, n, failure_prob)
         procedure = self._procedure(n, failure_prob, radius)
         seed = secrets.randbits(63)
-        certificates = self._answer(images, procedure, seed, self.limits.seconds)
-        answers = self._frame(certificates)
+        steps, losses = on_grid(images, self.sampler.grid)
+        certificates = self._answer(steps, procedure, seed, self.limits.seconds)
+        answers = self._frame(certificates, losses)
         self._log(answers, seed=seed, n=n, failure_prob=failure_prob, radius=radius, begin=begin)
         return answers
 
@@ -169,9 +179,9 @@ class SmoothedClassifier:
         """The procedure for an image by its number, its arguments checked."""
         sigma = self.sampler.sigma
         if radius is None:
-            if n < (least := smallest_n(failure_prob)):
+            if n < (least := smallest_n(failure_prob, BOUND)):
                 raise ValueError(f"n is {n}: at least {least} samples are needed at failure_prob {failure_prob:g}")
-            return lambda index: certifying(sigma, n0=N0, n=n, failure_prob=failure_prob)
+            return lambda index: certifying(sigma, n0=N0, n=n, failure_prob=failure_prob, bound=BOUND)
         if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 <= radius < math.inf:
             raise ValueError(f"radius is {radius!r}: must be a number that is not negative")
         if n < FIRST_LOOK:
@@ -219,16 +229,20 @@ class SmoothedClassifier:
             before_round=give_up_in_time,
         )
 
-    def _frame(self, certificates: list[Certificate | RadiiCertificate]) -> pd.DataFrame:
+    def _frame(self, certificates: list[Certificate | RadiiCertificate], losses: list[float]) -> pd.DataFrame:
+        radii = [c.radius for c in certificates]
+        radii = [round_down(max(0.0, r - loss)) if loss else r for r, loss in zip(radii, losses, strict=True)]
         classes = [certificate.predict for certificate in certificates]
         return pd.DataFrame(
             {
                 "class": classes,
                 "class_name": [self.card.classes[c] if c != ABSTAIN else "" for c in classes],
-                "radius": [certificate.radius for certificate in certificates],
+                "radius": radii,
                 "abstain": [c == ABSTAIN for c in classes],
                 "p_lower": [certificate.p_lower for certificate in certificates],
+                "p_upper": [certificate.p_upper for certificate in certificates],
                 "n": [certificate.n for certificate in certificates],
+                "rounded": [loss > 0 for loss in losses],
             }
         )
 
@@ -248,6 +262,35 @@ class SmoothedClassifier:
             "seconds": round(time.perf_counter() - begin, 4),
         }
         REQUESTS.info(json.dumps(line))
+
+
+def on_grid(images: Tensor, grid: int) -> tuple[Tensor, list[float]]:
+    """Images in steps of the grid, and what their radii lose by rounding to it.
+
+    An image counts as on the grid, and loses nothing, where each value is within 2**-23 of k / grid: closer than float32
+    tells apart what was divided, multiplied and stored in different orders. Otherwise x is rounded to q(x). An image y
+    within R - |x - q(x)| - sqrt(d) / (2 grid) of x is rounded to one within R of q(x), where d is the number of values
+    and the last term the most that rounding moves y by.
+
+    Args:
+        images: float32 (B, C, H, W).
+
+    Returns:
+        int32 (B, C, H, W), and a loss >= 0 per image.
+
+    Raises:
+        ValueError: a value is not finite or outside [0, 1].
+    """
+    for index, image in enumerate(images):
+        if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
+            raise ValueError(
+                f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first"
+            )
+    scaled = images.double() * grid
+    steps = scaled.round()
+    moved = (scaled - steps).abs().flatten(1) / grid
+    losses = (moved.norm(dim=1) + math.sqrt(moved.shape[1]) / (2 * grid)) * (1 + 1e-9)
+    return steps.int(), torch.where(moved.amax(1) > 2**-23, losses, 0.0).tolist()
 
 
 def images_of(values: Any) -> Tensor:

@@ -1,10 +1,12 @@
 """The procedures of Cohen et al. 2019: CERTIFY (algorithm 2) and PREDICT (algorithm 1)."""
 
 import functools
+from typing import Any
 
+import numpy as np
 from scipy.stats import betabinom, binomtest
 
-from components.certification.bounds import certified_radius, lower_bound
+from components.certification.bounds import Bound, certified_radius, lower_bound, probability_bounds, rival_hits
 from components.certification.sampling import Counting
 from components.certification.table import ABSTAIN, Certificate
 
@@ -15,37 +17,48 @@ FIRST_LOOK = 1000
 
 
 def certifying(
-    sigma: float, *, n0: int, n: int, failure_prob: float, early_abstention: bool = False
+    sigma: float, *, n0: int, n: int, failure_prob: float, bound: Bound, early_abstention: bool = False
 ) -> Counting[Certificate]:
-    """Choose a class on the first `n0` samples, bound its probability on `n` fresh ones.
+    """Choose a class on the first `n0` samples, bound its probability, and its rivals', on `n` fresh ones.
 
     Args:
-        early_abstention: abstain, with fewer samples and p_lower 0, once a radius has become improbable.
+        early_abstention: abstain, with fewer samples, p_lower 0 and p_upper 1, once a radius has become improbable.
     """
+    futile = is_futile if bound == "one_class" else is_futile_against_rival
     selected = int((yield n0).argmax())
-    counts, look = (yield 0), FIRST_LOOK
-    if early_abstention:
-        while look < n:
-            counts = counts + (yield look - int(counts.sum()))
-            if is_futile(int(counts[selected]), look, n, failure_prob):
-                # No bound is stated: Clopper-Pearson is for a size that was fixed beforehand.
-                return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower=0.0)
-            look *= 2
-    counts = counts + (yield n - int(counts.sum()))
-    p_lower = lower_bound(int(counts[selected]), n, failure_prob)
-    if p_lower <= 0.5:
-        return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower)
-    return Certificate(selected, certified_radius(p_lower, sigma), selected, counts.tolist(), n0, p_lower)
+    drawn, counts, look = 0, (yield 0), FIRST_LOOK
+    while early_abstention and look < n:
+        counts, drawn, look = counts + (yield look - drawn), look, 2 * look
+        if futile(counts, selected, drawn, n, failure_prob):
+            # No bound is stated: Clopper-Pearson is for a size that was fixed beforehand.
+            return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, drawn, p_lower=0.0, p_upper=1.0)
+    counts = counts + (yield n - drawn)
+    p_lower, p_upper = probability_bounds(bound, counts.tolist(), selected, n, failure_prob)
+    evidence: Any = (selected, counts.tolist(), n0, n, p_lower, p_upper)
+    if p_lower <= p_upper:
+        return Certificate(ABSTAIN, 0.0, *evidence)
+    return Certificate(selected, certified_radius(p_lower, sigma, p_upper), *evidence)
 
 
-def is_futile(k: int, t: int, n: int, failure_prob: float) -> bool:
-    """Whether, after `k` hits in `t` samples, all `n` will hardly certify anything.
+def is_futile(counts: np.ndarray, selected: int, t: int, n: int, failure_prob: float) -> bool:
+    """Whether, after the first `t` samples, all `n` will hardly certify anything by the one-class bound.
 
     The hits among the n - t samples to come follow the Beta-binomial distribution under the prior Beta(1/2, 1/2).
     """
+    k = int(counts[selected])
     if 2 * k > t:
         return False
     return bool(betabinom.sf(hits_needed(n, failure_prob) - k - 1, n - t, k + 0.5, t - k + 0.5) < FUTILITY)
+
+
+def is_futile_against_rival(counts: np.ndarray, selected: int, t: int, n: int, failure_prob: float) -> bool:
+    """The same for the two-class bound, which at least needs more hits than the rival has: of those that the two get, as
+    many to come in proportion as there were, each is one of the selected class by the same prior."""
+    k, rival = int(counts[selected]), rival_hits(counts.tolist(), selected, t)
+    if k > rival:
+        return False
+    to_come = round((n - t) * (k + rival) / t)
+    return bool(betabinom.sf((to_come + rival - k) // 2, to_come, k + 0.5, rival + 0.5) < FUTILITY)
 
 
 @functools.cache
@@ -65,6 +78,7 @@ def predicting(*, n: int, failure_prob: float) -> Counting[int]:
     most frequent classes; Hung and Fithian 2019).
     """
     counts = yield n
-    first, second = (int(label) for label in (-counts).argsort(stable=True)[:2])
-    test = binomtest(int(counts[first]), int(counts[first] + counts[second]), 0.5)
-    return first if test.pvalue <= failure_prob else ABSTAIN
+    first = int(counts.argmax())
+    hits, rival = int(counts[first]), rival_hits(counts.tolist(), first, n)
+    test = binomtest(hits, hits + rival, 0.5)
+    return first if hits > rival and test.pvalue <= failure_prob else ABSTAIN

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaln, log_ndtr, ndtr
 
 from components.certification import table
-from components.certification.bounds import DECIMALS, certified_radius, drawn_sigma, round_down
+from components.certification.bounds import DECIMALS, certified_radius, complement, round_down
 from components.certification.sampling import Counting
 from components.certification.table import ABSTAIN
 
@@ -64,13 +64,14 @@ class RadiiCertificate:
     answers: list[Answer]
     """One per radius, increasing."""
     counts: list[int]
-    """Of the samples from n0 on, how many fell to each class; the next sample is n0 + their sum."""
+    """Of the n samples from n0 on that were not lost, how many fell to each class; the next sample is n0 + n."""
     n0: int
+    n: int
     p_lower: float
 
     @property
-    def n(self) -> int:
-        return sum(self.counts)
+    def p_upper(self) -> float:
+        return complement(self.p_lower)
 
     @property
     def predict(self) -> int:
@@ -103,7 +104,8 @@ def parse_row(line: str, radii: Sequence[float]) -> RadiiCertificate:
         for radius, decision, look in zip(radii, decisions, looks, strict=True)
     ]
     counts = [int(count) for count in values["counts"].split(" ")]
-    return RadiiCertificate(int(values["selected"]), answers, counts, int(values["n0"]), float(values["p_lower"]))
+    n0, n = int(values["n0"]), int(values["n"])
+    return RadiiCertificate(int(values["selected"]), answers, counts, n0, n, float(values["p_lower"]))
 
 
 def deciding(
@@ -148,14 +150,14 @@ def deciding(
         answers = [look(answer, int(counts[selected]), t) for answer in answers]
     # Sound at every look: also at those that accepted, whose bound is not below the accepted radii's p0.
     p_lower = max(anytime_lower_bound(k, t, failure_prob) for k, t in {(answer.k, answer.t) for answer in answers})
-    return RadiiCertificate(selected, answers, counts.tolist(), n0, p_lower)
+    return RadiiCertificate(selected, answers, counts.tolist(), n0, t, p_lower)
 
 
 def look_at(answer: Answer, k: int, t: int, *, sigma: float, failure_prob: float, reject_prob: float) -> Answer:
     """The answer after a look at `k` hits in `t` samples: what was decided stays."""
     if answer.decision != "undecided":
         return answer
-    decision = decide(k, t, answer.radius / drawn_sigma(sigma), failure_prob, reject_prob).item()
+    decision = decide(k, t, answer.radius / sigma, failure_prob, reject_prob).item()
     return Answer(answer.radius, decision, k, t)
 
 

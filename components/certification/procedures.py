@@ -28,7 +28,7 @@ class Procedure:
 
 def reference(sigma: float, settings: Certify) -> Procedure:
     arguments: dict[str, Any] = {"n0": settings.n0, "n": settings.n, "failure_prob": settings.failure_prob}
-    arguments["early_abstention"] = settings.early_abstention
+    arguments |= {"bound": settings.bound, "early_abstention": settings.early_abstention}
 
     def start(index: int, earlier: str | None) -> Counting[Any]:
         assert earlier is None, "a bound of Clopper-Pearson is for a size that was fixed beforehand"

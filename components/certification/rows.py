@@ -33,6 +33,9 @@ def check_fit(card: ModelCard, sigma: float, image_shape: list[int], classes: li
 def common_facts(sampler: Sampler) -> dict[str, Any]:
     """What a row is a function of in every procedure, besides image, weights, noise and code."""
     return {
+        "arithmetic": "exact",
+        "grid": sampler.grid,
+        "thresholds_sha256": sampler.normal.sha256,
         "precision": sampler.precision,
         "compiled": sampler.compiled,
         "block": sampler.block,
@@ -57,7 +60,7 @@ def certify_missing(
 
     Args:
         rows: their identity holds the seed of the noise.
-        image: reads an image by its number: float32 (C, H, W) in [0, 1].
+        image: reads an image by its number: int32 (C, H, W), in steps of the sampler's grid.
         labels: of all images, by their number.
         earlier: rows of the same procedure with fewer samples, by image: they are topped up.
     """

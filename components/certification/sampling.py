@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from components.certification.noise import noisy_copies
+from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.noise.native import cache_folder
 
 T = TypeVar("T")
 Counting = Generator[int, np.ndarray, T]
 """A procedure for one image. Until it has an answer it yields a number of samples, and is sent how often each class won
-among the next samples of that number. Whoever draws them may draw those of other images beside them."""
+among the next samples of that number; what the counts lack of it are lost samples (see `discrete_normal`), which might
+have gone to any class. Whoever draws them may draw those of other images beside them."""
 
 BLOCK = {"cpu": 250, "cuda": 5005}
 """Samples in one forward, for images of up to 3 x 32 x 32 values: fewer leave the cores idle between forwards, more
@@ -31,17 +33,17 @@ def block_size(device: torch.device, image_shape: tuple[int, ...]) -> int:
     return max(1, BLOCK[device.type] * 3072 // max(values, 3072))
 
 
-def check_image(image: Tensor, index: int) -> None:
-    """Raises ValueError when the image is not float32, or a value is not finite or outside [0, 1]."""
-    if image.dtype != torch.float32:  # whose bytes the compiled noise reads
-        raise ValueError(f"image {index} is {image.dtype}: float32 is needed")
-    if not ((image >= 0) & (image <= 1)).all():  # also false for NaN
-        raise ValueError(f"image {index} has values that are not finite or outside [0, 1]: scale it to [0, 1] first")
+def check_image(image: Tensor, index: int, grid: int) -> None:
+    """Raises ValueError when the image is not int32 in [0, grid]."""
+    if image.dtype != torch.int32:  # whose bytes the compiled noise reads
+        raise ValueError(f"image {index} is {image.dtype}: int32, in steps of the grid, is needed")
+    if not ((image >= 0) & (image <= grid)).all():
+        raise ValueError(f"image {index} has values outside [0, {grid}], the steps of its grid")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The samples `start` to `stop` of an image (float32 (C, H, W) on the sampler's device), number `index`."""
+    """The samples `start` to `stop` of an image (int32 (C, H, W) on the sampler's device), number `index`."""
 
     image: Tensor
     index: int
@@ -53,6 +55,7 @@ class Sampler:
     """The smoothed classifier of one network at one sigma, asked by sampling.
 
     Attributes:
+        normal: the distribution of the noise.
         block: samples in one forward.
         compiled: whether the network runs compiled; false where compiling was asked for and failed.
     """
@@ -62,18 +65,21 @@ class Sampler:
         network: nn.Module,
         sigma: float,
         *,
+        grid: int,
         image_shape: tuple[int, ...],
         num_classes: int,
         precision: str = "float32",
         compiled: bool = False,
     ) -> None:
         """Args:
-        network: logits (B, num_classes) from images (B, C, H, W); put into eval mode.
-        precision: "float32", or "bfloat16" for the network alone: noise is drawn and added in float32 all the same.
+        network: logits (B, num_classes) from images (B, C, H, W) in [0, 1]; put into eval mode.
+        grid: steps from 0 to 1 of the grid that images lie on.
+        precision: "float32", or "bfloat16" for the network alone, which gets float32 all the same.
         compiled: compile the network for this machine, or say in one line why not.
         """
         self.network = network.eval()
-        self.sigma, self.num_classes, self.precision = sigma, num_classes, precision
+        self.normal = discrete_normal(sigma, grid)
+        self.sigma, self.grid, self.num_classes, self.precision = sigma, grid, num_classes, precision
         self.device = next(network.parameters()).device
         self.block = block_size(self.device, image_shape)
         self._classify: Any = classify
@@ -107,27 +113,25 @@ class Sampler:
         """The classes of the noisy copies of an image, from sample `start` on.
 
         Args:
-            image: float32 (C, H, W).
+            image: int32 (C, H, W), in steps of the grid.
             seed, index: key the noise.
             before_block: called before each block of samples; may raise to give up.
 
         Raises:
-            ValueError: the image is not float32, not finite or leaves [0, 1].
+            ValueError: the image is not int32 in [0, grid].
         """
-        check_image(image, index)
+        check_image(image, index, self.grid)
         return Stream(self, image.to(self.device), seed, index, start, before_block)
 
     @torch.inference_mode()
     def predictions(self, image: Tensor, seed: int, index: int, block: int) -> Tensor:
-        """The class of each sample of a block, -1 where a logit is not finite: int64 (self.block,).
+        """The class of each sample of a block, or `BROKEN` or `LOST`: int64 (self.block,).
 
         A block holds consecutive samples of one image and is always whole: a sample's class depends on nothing else
         that is computed with it.
         """
         start = block * self.block
-        noisy = noisy_copies(image, self.sigma, seed=seed, index=index, start=start, stop=start + self.block)
-        predictions: Tensor = self._classify(self.network, noisy, self.precision)
-        return predictions
+        return self.shared_predictions([Segment(image, index, start, start + self.block)], seed)[0]
 
     @torch.inference_mode()
     def shared_predictions(self, segments: Sequence[Segment], seed: int) -> list[Tensor]:
@@ -138,11 +142,12 @@ class Sampler:
         """
         sizes = [segment.stop - segment.start for segment in segments]
         assert sum(sizes) == self.block, "a block is always whole"
-        noisy = [
-            noisy_copies(s.image, self.sigma, seed=seed, index=s.index, start=s.start, stop=s.stop) for s in segments
+        drawn = [
+            noisy_copies(s.image, self.normal, seed=seed, index=s.index, start=s.start, stop=s.stop) for s in segments
         ]
-        predictions: Tensor = self._classify(self.network, torch.cat(noisy), self.precision)
-        return list(torch.split(predictions, sizes))
+        noisy, lost = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*drawn, strict=True))
+        predictions: Tensor = self._classify(self.network, noisy, self.precision)
+        return list(torch.split(torch.where(lost, LOST, predictions), sizes))
 
 
 class Stream:
@@ -158,13 +163,13 @@ class Stream:
         self._ready = torch.empty(0, dtype=torch.int64, device=image.device)
 
     def count(self, num: int) -> np.ndarray:
-        """How often each class wins among the next `num` samples: int64 (num_classes,), which sum to `num`.
+        """How often each class wins among the next `num` samples that are not lost: int64 (num_classes,).
 
         Raises:
             FloatingPointError: a logit is not finite.
             ValueError: the network answers a class beyond `num_classes`.
         """
-        classes = torch.arange(-1, self._sampler.num_classes, device=self._image.device)
+        classes = torch.arange(LOST, self._sampler.num_classes, device=self._image.device)
         counts = torch.zeros(len(classes), dtype=torch.int64, device=self._image.device)
         stop = self.position + num
         while self.position < stop:
@@ -191,23 +196,27 @@ def answered(procedure: Counting[T], count: Callable[[int], np.ndarray]) -> T:
 
 
 def checked_counts(counts: Tensor, num: int, index: int) -> np.ndarray:
-    """The counts by class, of counts by class that begin with the samples without a finite logit.
+    """The counts of the classes, of counts that begin with those of `LOST` and `BROKEN`.
 
     Raises:
-        FloatingPointError: there are such samples.
+        FloatingPointError: there are broken samples.
         ValueError: the counts do not sum to `num`.
     """
-    broken, *by_class = counts.tolist()  # the one wait for the device
+    lost, broken, *by_class = counts.tolist()  # the one wait for the device
     if broken:
         raise FloatingPointError(f"image {index}: a logit is not finite, nothing can be certified; retrain")
-    if sum(by_class) != num:  # what is missing would be missing from n
+    if lost + sum(by_class) != num:  # what is missing would be taken for lost
         raise ValueError(f"image {index}: the network knows more than {len(by_class)} classes")
     return np.array(by_class, dtype=np.int64)
 
 
+BROKEN, LOST = -1, -2
+"""In the place of a sample's class: a logit is not finite; the noise is lost."""
+
+
 def classify(network: nn.Module, images: Tensor, precision: str) -> Tensor:
-    """The class of each image, -1 where a logit is not finite."""
+    """The class of each image, `BROKEN` where a logit is not finite."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = network(images)
     logits = logits.float()
-    return torch.where(logits.isfinite().all(-1), logits.argmax(-1), -1)
+    return torch.where(logits.isfinite().all(-1), logits.argmax(-1), BROKEN)

@@ -11,8 +11,9 @@ import pandas as pd
 from components.certification.bounds import DECIMALS, round_down
 from components.tools.files import read_json, write_json, write_text
 
-COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower"]
-"""The first five are the field's; `counts` lists the n estimation samples per class, separated by spaces."""
+COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower", "p_upper"]
+"""The first five are the field's. `counts` lists the n estimation samples per class, separated by spaces; what they lack
+of n was lost. p_lower and p_upper bound the probabilities of `selected` and of every other class."""
 
 
 ABSTAIN = -1
@@ -28,13 +29,11 @@ class Certificate:
     selected: int
     """The class chosen on the first n0 samples, also where the bound did not suffice."""
     counts: list[int]
-    """Of the n estimation samples, how many fell to each class."""
+    """Of the n estimation samples that were not lost, how many fell to each class."""
     n0: int
+    n: int
     p_lower: float
-
-    @property
-    def n(self) -> int:
-        return sum(self.counts)
+    p_upper: float
 
 
 class Row(Protocol):
@@ -54,10 +53,12 @@ class Row(Protocol):
     def n(self) -> int: ...
     @property
     def p_lower(self) -> float: ...
+    @property
+    def p_upper(self) -> float: ...
 
 
 def format_row(index: int, label: int, certificate: Row) -> str:
-    """One line of the table. Radius and p_lower were rounded down to the decimals that are written."""
+    """One line of the table. Radius and bounds were rounded to the decimals that are written."""
     values = [
         index,
         label,
@@ -69,6 +70,7 @@ def format_row(index: int, label: int, certificate: Row) -> str:
         certificate.n0,
         certificate.n,
         f"{certificate.p_lower:.{DECIMALS}f}",
+        f"{certificate.p_upper:.{DECIMALS}f}",
     ]
     return "\t".join(map(str, values)) + "\n"
 

@@ -33,6 +33,22 @@ def to_unit_interval(pixels: Tensor, max_value: int) -> Tensor:
     return pixels.float() / max_value
 
 
+def grid_of(max_value: int) -> int:
+    """Steps from 0 to 1 of the grid that images are certified on: as fine as that of 8 bits, and all pixels lie on it."""
+    return max_value * -(-255 // max_value)
+
+
+def on_grid(pixels: Tensor, max_value: int, grid: int) -> Tensor:
+    """Integer pixels in steps of the grid: int32.
+
+    Raises:
+        ValueError: they do not lie on it.
+    """
+    if grid % max_value:
+        raise ValueError(f"pixels up to {max_value} do not lie on a grid of {grid} steps: train the weights again")
+    return pixels.int() * (grid // max_value)
+
+
 CROP = 224
 SHORTER_SIDE = 256
 AREA = (0.08, 1.0)

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from components.certification.bounds import DECIMALS, certified_radius, drawn_sigma, lower_bound
+from components.certification.bounds import DECIMALS, certified_radius, lower_bound
 from components.certification.preset_radii import anytime_lower_bound, decide
 from components.certification.table import ABSTAIN
 
@@ -102,7 +102,7 @@ def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[floa
     hits = counts[row["selected"]]
     if len(looks) != len(identity["radii"]) or any(k > hits or not k <= t <= sum(counts) for k, t in looks):
         return 0.0, 0.0
-    failure_prob, accepted, sigma = identity["failure_prob"], [0.0], drawn_sigma(identity["sigma"])
+    failure_prob, accepted, sigma = identity["failure_prob"], [0.0], identity["sigma"]
     for radius, (k, t) in zip(identity["radii"], looks, strict=True):
         if decide(k, t, radius / sigma, failure_prob, identity["reject_prob"]).item() == "accept":
             accepted.append(radius)
@@ -111,7 +111,7 @@ def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[floa
 
 def claimed_probability(predict: int, p_lower: float, radius: float, sigma: float) -> float:
     """What a row says p is at least; 0 where it abstains and claims nothing."""
-    return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / drawn_sigma(sigma))), 0.5)
+    return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / sigma)), 0.5)
 
 
 def is_contradicted(k: int, n: int, p_claimed: float, failure_prob: float) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.certification.noise.reference import gaussian_noise
+from components.certification.noise.discrete_normal import DiscreteNormal, discrete_normal
+from components.certification.noise.reference import integer_noise, on_unit_scale
 from components.tools.hashing import hash_value
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -93,21 +94,53 @@ def _cpu_features() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
 
 
-def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Refuse a library whose noise is not the reference's, bit for bit."""
-    library.noisy_copies.restype = None
-    out, image = np.empty((3, 1001), dtype=np.float32), np.zeros(1001, dtype=np.float32)
-    seed, index, start = 2**62 + 12345, 2**31 + 7, 2**32 - 1  # every half of every word counts
+class Table(ctypes.Structure):
+    """The attributes of a `DiscreteNormal` as the library reads them."""
+
+    _fields_ = (
+        ("tops", ctypes.c_void_p),
+        ("lows", ctypes.c_void_p),
+        ("guide", ctypes.c_void_p),
+        ("shift", ctypes.c_int32),
+        ("reach", ctypes.c_int32),
+    )
+
+    def __init__(self, normal: DiscreteNormal) -> None:
+        self.normal = normal  # whose arrays must live as long as this
+        pointers = (array.ctypes.data for array in (normal.tops, normal.lows, normal.guide))
+        super().__init__(*pointers, normal.shift, normal.reach)
+
+
+table = functools.cache(Table)
+
+
+def noisy_copies(
+    library: ctypes.CDLL, image: np.ndarray, normal: DiscreteNormal, seed: int, index: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `noise.noisy_copies`: float32 (stop - start, values) and bool (stop - start,) from a contiguous int32 image."""
+    out, lost = np.empty((stop - start, image.size), dtype=np.float32), np.empty(stop - start, dtype=bool)
     library.noisy_copies(
         ctypes.c_void_p(out.ctypes.data),
+        ctypes.c_void_p(lost.ctypes.data),
         ctypes.c_void_p(image.ctypes.data),
-        ctypes.c_float(1.0),
+        ctypes.c_float(np.float32(1) / np.float32(normal.grid)),
+        ctypes.byref(table(normal)),
         ctypes.c_uint64(seed),
         ctypes.c_uint32(index),
         ctypes.c_uint64(start),
-        ctypes.c_int64(3),
-        ctypes.c_int64(1001),
+        ctypes.c_int64(stop - start),
+        ctypes.c_int64(image.size),
     )
-    if not np.array_equal(out, gaussian_noise(seed, index, start, start + 3, 1001)):
+    return out, lost
+
+
+def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Refuse a library whose noise is not the reference's, bit for bit."""
+    library.noisy_copies.restype = None
+    seed, index, start = 2**62 + 12345, 2**31 + 7, 2**32 - 1  # every half of every word counts
+    normal, image = discrete_normal(0.125, 16), np.arange(1001, dtype=np.int32) % 17
+    out, lost = noisy_copies(library, image, normal, seed, index, start, start + 3)
+    noise, expected_lost = integer_noise(normal, seed, index, start, start + 3, image.size)
+    if not np.array_equal(out, on_unit_scale(image + noise, normal.grid)) or not np.array_equal(lost, expected_lost):
         raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
     return library

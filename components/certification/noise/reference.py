@@ -1,33 +1,57 @@
-"""Keyed Gaussian noise: (seed, image, sample) determine it, whatever the batch, the order, the shard or the restart.
+"""Keyed noise on the grid: (seed, image, sample) determine it, whatever the batch, the order, the shard or the restart.
 
-Philox4x32-10 (Salmon et al. 2011) under the key `seed` turns the counter (quad, sample, image, sample >> 32) into four
-words, and Box-Muller those into four normals: values j, j + Q, j + 2Q and j + 3Q of a sample, flattened, where j is the
-quad and Q a quarter of the values, rounded up. Different counters never share noise: Philox permutes them.
+Philox4x32-10 (Salmon et al. 2011) under the key `seed` turns a counter into four words. The counter (quad, sample,
+image, sample >> 32) gives the upper words of values j, j + Q, j + 2 Q and j + 3 Q of a sample, flattened, where j is the
+quad and Q a quarter of the values, rounded up; the same counter with the last bit of its last word set gives the lower
+words. Different counters never share noise: Philox permutes them. Each value's 64 bits then fall into a bin of
+`DiscreteNormal`.
 
-This file is the reference. On a CPU with a C++ compiler `native.cpp` gives the same bits: every operation is a float32
-operation of its own, in the order written here. On a GPU `cuda.py` gives the same integers, and the normals to
-within rounding (there a multiplication and an addition become one operation).
+This file is the reference. `native.cpp` on a CPU with a C++ compiler and `cuda.py` on a GPU give the same integers.
 """
 
 import numpy as np
 
+from components.certification.noise.discrete_normal import DiscreteNormal
+
 PIECE = 1 << 14
 """Quads of the reference computed at once: few enough for the cache."""
+LOWER_WORDS = 1 << 31
+"""Set in the last word of a counter, whose other bits are those of a sample's number below 2**63."""
 
 
-def gaussian_noise(seed: int, index: int, start: int, stop: int, values: int) -> np.ndarray:
-    """Samples `start` to `stop` of an image's noise: float32 N(0, 1) of shape (stop - start, values)."""
-    quads = -(-values // 4)
-    normals = np.empty((stop - start, 4, quads), dtype=np.float32)
-    step = max(1, PIECE // quads)
+def integer_noise(
+    normal: DiscreteNormal, seed: int, index: int, start: int, stop: int, values: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples `start` to `stop` of an image's noise in steps of the grid: int32 (stop - start, values), and which of
+    the samples are lost: bool (stop - start,)."""
+    noise = np.empty((stop - start, values), dtype=np.int32)
+    lost = np.zeros(stop - start, dtype=bool)
+    step = max(1, 4 * PIECE // values)
     for begin in range(start, stop, step):
-        samples = np.arange(begin, min(begin + step, stop), dtype=np.uint64)[:, None]
-        counter = (np.arange(quads, dtype=np.uint64)[None], samples & MASK, np.uint64(index), samples >> 32)
-        a, b, c, d = philox(counter, seed)
-        piece = normals[begin - start : begin - start + step]
-        piece[:, 0], piece[:, 1] = normal_pair(a, b)
-        piece[:, 2], piece[:, 3] = normal_pair(c, d)
-    return normals.reshape(stop - start, 4 * quads)[:, :values]
+        end = min(begin + step, stop)
+        piece = uniform(seed, index, begin, end, values)
+        bins = np.searchsorted(normal.edges[1:], piece, side="right")
+        noise[begin - start : end - start] = bins - normal.reach
+        lost[begin - start : end - start] = (piece >= normal.edges[-1]).any(axis=1)
+    return noise, lost
+
+
+def on_unit_scale(sums: np.ndarray, grid: int) -> np.ndarray:
+    """What the network sees of image + noise, integers below 2**24: float32, one multiplication, a function of the sum
+    alone."""
+    return sums.astype(np.float32) * (np.float32(1) / np.float32(grid))
+
+
+def uniform(seed: int, index: int, start: int, stop: int, values: int) -> np.ndarray:
+    """64 uniform bits for each value: uint64 (stop - start, values)."""
+    quads = -(-values // 4)
+    sample = np.arange(start, stop, dtype=np.uint64)[:, None]
+    quad, last = np.arange(quads, dtype=np.uint64)[None], sample >> np.uint64(32)
+    upper, lower = (
+        np.concatenate(philox((quad, sample & MASK, np.uint64(index), last | np.uint64(flag)), seed), axis=1)
+        for flag in (0, LOWER_WORDS)
+    )
+    return (upper.astype(np.uint64) << np.uint64(32) | lower)[:, :values]
 
 
 MASK = np.uint64(0xFFFFFFFF)
@@ -42,51 +66,3 @@ def philox(counter: tuple[np.ndarray | np.uint64, ...], seed: int) -> tuple[np.n
         a, b, c, d = (q >> 32) ^ b ^ np.uint64(key0), q & MASK, (p >> 32) ^ d ^ np.uint64(key1), p & MASK
         key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
     return tuple(np.asarray(word).astype(np.uint32) for word in (a, b, c, d))
-
-
-def minus_two_log(words: np.ndarray) -> np.ndarray:
-    """-2 log(u) at u = (word + 1/2) / 2**32, in float32: at most 45.8, so that no normal exceeds 6.77.
-
-    log(2**e (1 + m)) = e log 2 + m - m**2 / 2 + m**3 P(m), 1 + m in [sqrt(1/2), sqrt(2)), P as in Moshier's Cephes.
-    """
-    f = np.float32
-    u = (words.astype(f) + f(0.5)) * f(2**-32)
-    bits = u.view(np.uint32) - np.uint32(0x3F3504F3)
-    e = (bits.view(np.int32) >> 23).astype(f)
-    m = ((bits & np.uint32(0x7FFFFF)) + np.uint32(0x3F3504F3)).view(f) - f(1)
-    y = np.full_like(m, 7.0376836292e-2)
-    for coefficient in LOG:
-        y = y * m + f(coefficient)
-    square = m * m
-    y = y * m * square - f(0.5) * square
-    return f(-2) * ((m + y) + e * f(0.693147180559945))
-
-
-LOG = (
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
-)
-
-
-def normal_pair(for_radius: np.ndarray, for_angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two normals by Box-Muller; the angle's upper two bits are the quadrant, the others the angle within it."""
-    f = np.float32
-    radius = np.sqrt(minus_two_log(for_radius))
-    angle = (for_angle << np.uint32(2)).view(np.int32).astype(f) * (f(np.pi / 2) * f(2**-32))
-    square = angle * angle
-    tail = f(-1.6666654611e-1) + square * (f(8.3321608736e-3) + square * f(-1.9515295891e-4))
-    sine = angle + angle * square * tail
-    tail = f(4.166664568298827e-2) + square * (f(-1.388731625493765e-3) + square * f(2.443315711809948e-5))
-    cosine = f(1) - f(0.5) * square + square * square * tail
-    quadrant = for_angle >> np.uint32(30)
-    swapped = (quadrant & np.uint32(1)).astype(bool)
-    first, second = np.where(swapped, sine, cosine), np.where(swapped, cosine, sine)
-    first_sign = np.where((quadrant == 1) | (quadrant == 2), f(-1), f(1))
-    second_sign = np.where(quadrant >= 2, f(-1), f(1))
-    return radius * (first * first_sign), radius * (second * second_sign)
