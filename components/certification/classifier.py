@@ -186,7 +186,8 @@ class SmoothedClassifier:
             raise ValueError(f"radius is {radius!r}: must be a number that is not negative")
         if n < FIRST_LOOK:
             raise ValueError(f"n is {n}: at least {FIRST_LOOK} samples are needed at a preset radius")
-        procedure = partial(deciding, sigma, [radius], n0=N0, max_n=last_look(n), failure_prob=failure_prob)
+        settings: Any = {"n0": N0, "max_n": last_look(n), "failure_prob": failure_prob, "bound": BOUND}
+        procedure = partial(deciding, sigma, [radius], **settings)
         next(procedure(index=0))  # it checks the radius
         return lambda index: procedure(index=index)
 

@@ -39,15 +39,16 @@ def reference(sigma: float, settings: Certify) -> Procedure:
 
 def preset(sigma: float, settings: Certify) -> Procedure:
     preset_radii.check_size(settings.n)
-    radii = preset_radii.certifiable(settings.sequential.radii, settings.n, settings.failure_prob, sigma)
+    most: Any = {"max_n": settings.n, "failure_prob": settings.failure_prob, "sigma": sigma, "bound": settings.bound}
+    radii = preset_radii.certifiable(settings.sequential.radii, **most)
     if left_out := [radius for radius in settings.sequential.radii if radius not in radii]:
-        largest = display_radius(preset_radii.largest_preset_radius(settings.n, settings.failure_prob, sigma))
+        largest = display_radius(preset_radii.largest_preset_radius(**most))
         what = f"{settings.n:,} samples certify at most {largest} at sigma {sigma}"
         if not radii:
             raise ValueError(f"certify.sequential.radii is {left_out}: {what}; name smaller ones or raise certify.n")
         print(f"left out of the radii: {', '.join(map(str, left_out))} ({what})")
     shared: dict[str, Any] = {"n0": settings.n0, "failure_prob": settings.failure_prob}
-    shared["reject_prob"] = settings.sequential.reject_prob
+    shared |= {"bound": settings.bound, "reject_prob": settings.sequential.reject_prob}
 
     def start(index: int, earlier: str | None) -> Counting[Any]:
         before = preset_radii.parse_row(earlier, radii) if earlier else None
