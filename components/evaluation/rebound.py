@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from components.certification.bounds import certified_radius, probability_bounds
+from components.certification.preset_radii import decided_by_counts, own_columns
 from components.certification.table import ABSTAIN
 from components.params import Bound
 
@@ -18,17 +19,21 @@ def bound_of(identity: dict[str, Any]) -> Bound:
 def rebound(table: pd.DataFrame, identity: dict[str, Any], bound: Bound) -> pd.DataFrame:
     """The table that the same samples give under `bound`: other predict, radius, correct, p_lower and p_upper.
 
-    An image that was spared samples by early abstention keeps abstaining: a bound of Clopper-Pearson is for a size that
-    was fixed beforehand.
+    Reference: an image that was spared samples by early abstention keeps abstaining, as a bound of Clopper-Pearson is
+    for a size that was fixed beforehand. Preset radii: each row is decided by its final counts, and gets its decisions
+    and looks from them; a run under `bound` would have gone on where that leaves a radius undecided.
 
     Args:
-        table: of the reference procedure, with its columns label, selected, counts and n.
-        identity: what the table is a function of: sigma, n, failure_prob and its bound.
+        table: with its columns label, selected, counts, n0 and n.
+        identity: what the table is a function of: mode, sigma, n, failure_prob, its bound, and for preset radii these
+            and reject_prob.
     """
     if bound == bound_of(identity):
         return table
-    rows = [_row(row, identity, bound) for row in table.to_dict("records")]
-    columns = ["predict", "radius", "correct", "p_lower", "p_upper"]
+    preset = identity["mode"] == "sequential"
+    answer: Any = _preset_row if preset else _row
+    rows = [answer(row, identity, bound) for row in table.to_dict("records")]
+    columns = ["predict", "radius", "correct", "p_lower", "p_upper", *(["decisions", "looks"] if preset else [])]
     return table.assign(**pd.DataFrame(rows, columns=columns, index=table.index))
 
 
@@ -41,3 +46,11 @@ def _row(row: dict[str, Any], identity: dict[str, Any], bound: Bound) -> tuple[i
         return ABSTAIN, 0.0, 0, p_lower, p_upper
     radius = certified_radius(p_lower, identity["sigma"], p_upper)
     return selected, radius, int(selected == row["label"]), p_lower, p_upper
+
+
+def _preset_row(row: dict[str, Any], identity: dict[str, Any], bound: Bound) -> tuple[Any, ...]:
+    counts, selected = [int(count) for count in str(row["counts"]).split()], int(row["selected"])
+    settings = {name: identity[name] for name in ("radii", "sigma", "failure_prob", "reject_prob")}
+    new = decided_by_counts(counts, selected, int(row["n"]), n0=int(row["n0"]), bound=bound, **settings)
+    correct = int(new.predict == row["label"])
+    return new.predict, new.radius, correct, new.p_lower, new.p_upper, *own_columns(new)
