@@ -14,14 +14,16 @@ alone, the share of wrong ones is not bounded by failure_prob.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from components.certification.bounds import DECIMALS, certified_radius, lower_bound
-from components.certification.preset_radii import anytime_lower_bound, decide
+from components.certification.bounds import DECIMALS, certified_radius, complement, lower_bound, rival_hits
+from components.certification.confidence_sequences import anytime_lower_bound
+from components.certification.preset_radii import UNMOVED, accepted_radius, anytime_bounds
 from components.certification.table import ABSTAIN
 
 TOLERANCE = 1.5 * 10**-DECIMALS
@@ -73,11 +75,11 @@ def inconsistent_rows(table: pd.DataFrame, identity: dict) -> list[int]:
         table: of either procedure, with all its columns.
         identity: what the table is a function of: sigma, failure_prob and, for preset radii, the radii.
     """
-    claims = preset_claim if identity["mode"] == "sequential" else reference_claim
+    claims: Any = preset_claim if identity["mode"] == "sequential" else reference_claim
     wrong = []
     for row in table.to_dict("records"):
         counts = [int(count) for count in str(row["counts"]).split()]
-        p_lower, radius = claims(row, counts, identity)
+        p_lower, *_, radius = claims(row, counts, identity)
         answers_selected = row["predict"] in (ABSTAIN, row["selected"])
         if (
             not answers_selected
@@ -96,17 +98,31 @@ def reference_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[f
     return p_lower, certified_radius(p_lower, identity["sigma"]) if p_lower > 0.5 else 0.0
 
 
-def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[float, float]:
-    """p_lower and the largest accepted radius that a row's looks give; 0 where a look has more than its counts."""
+def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[float, float, float]:
+    """p_lower, p_upper and the largest accepted radius that a row's looks give; nothing where a look has more than its
+    counts.
+
+    Tables of before the two-class bound have looks without the rival's hits, and their prior had half of its mass below
+    1/2: the radii that it accepts are those of the one-class bound too, but its p_lower is larger where it is small.
+    """
     looks = [tuple(map(int, look.split("/"))) for look in str(row["looks"]).split()]
-    hits = counts[row["selected"]]
-    if len(looks) != len(identity["radii"]) or any(k > hits or not k <= t <= sum(counts) for k, t in looks):
-        return 0.0, 0.0
-    failure_prob, accepted, sigma = identity["failure_prob"], [0.0], identity["sigma"]
-    for radius, (k, t) in zip(identity["radii"], looks, strict=True):
-        if decide(k, t, radius / sigma, failure_prob, identity["reject_prob"]).item() == "accept":
-            accepted.append(radius)
-    return max(anytime_lower_bound(k, t, failure_prob) for k, t in looks), max(accepted)
+    old, hits, n = "bound" not in identity, counts[row["selected"]], int(row["n"])
+    if old:
+        looks = [(k, t - k, t) for k, t in looks]
+    others = n if old else rival_hits(counts, row["selected"], n)
+    possible = (k <= hits and rival <= others and k + rival <= t <= n for k, rival, t in looks)
+    if len(looks) != len(identity["radii"]) or not all(possible):
+        return 0.0, 1.0, 0.0
+    failure_prob, accepted, lower, upper = identity["failure_prob"], 0.0, 0.0, 1.0
+    for radius, (k, rival, t) in zip(identity["radii"], looks, strict=True):
+        p_lower, p_upper = anytime_bounds(identity.get("bound", "one_class"), k, rival, t, failure_prob)
+        if radius <= accepted_radius(p_lower, p_upper, identity["sigma"]):
+            accepted = radius
+        if old:
+            p_lower = max(p_lower, anytime_lower_bound(k, t, failure_prob, UNMOVED))
+            p_upper = complement(p_lower)
+        lower, upper = max(lower, p_lower), min(upper, p_upper)
+    return lower, upper, accepted
 
 
 def claimed_probability(predict: int, p_lower: float, radius: float, sigma: float) -> float:
