@@ -74,11 +74,11 @@ def two_ranks(case: str, **variables: str) -> Iterator[list[subprocess.Popen[str
 
 @pytest.mark.parametrize("case", WAITING)
 def test_a_silent_rank_is_named_and_ends_the_others(case):
-    with two_ranks(case, SMOOTHMIX_SILENCE_SECONDS="4") as (waiting, silent):
+    with two_ranks(case, SMOOTHMIX_SILENCE_SECONDS="6") as (waiting, silent):
         silent.send_signal(signal.SIGSTOP)
-        _, said = waiting.communicate(timeout=4 + 20)
+        _, said = waiting.communicate(timeout=6 + 20)
         assert waiting.returncode == 1
-        assert re.search(r"error: rank 1 on \S+ has given no sign of life for 4 s: ", said), said
+        assert re.search(r"error: rank 1 on \S+ has given no sign of life for 6 s: ", said), said
         assert silent.poll() is None
 
 
