@@ -35,7 +35,7 @@ Made by `python -m benchmarks.published page` from the files in this folder. Eac
 certification by this repository's own stages (`python -m benchmarks.published run --help`); the published figures are
 those of n = 100,000, failure_prob 0.001 and all test images.
 """
-CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify of any model."
+CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify for any model."
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
