@@ -289,9 +289,7 @@ def test_preset_radii_show_a_loss_but_no_gain():
 
 
 def test_preset_radii_that_the_policy_does_not_ask_for_are_refused_by_name():
-    with pytest.raises(
-        ValueError, match=r"promote\.radii is \[0\.4\], but the tables cover only \[0\.25, 0\.5\]"
-    ):
+    with pytest.raises(ValueError, match=r"promote\.radii is \[0\.4\], but the tables cover only \[0\.25, 0\.5\]"):
         judged(preset(8, 1, 1), preset(8, 1, 1), replace(POLICY, radii=[0.4]))
 
 

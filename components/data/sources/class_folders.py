@@ -93,7 +93,7 @@ def has_test_split(folder: Path, root: Path) -> bool:
     if len(names) > 1 and set(names) != {"train", "test"}:
         raise ValueError(
             f"{root}: {' and '.join(names)} look like splits, but only train and test are read: "
-            "rename them, move what is in a third into these two or elsewhere, and set prepare.test_share to null"
+            "rename them, move the images of a third into these two or elsewhere, and set prepare.test_share to null"
         )
     return len(names) > 1
 
