@@ -275,7 +275,7 @@ UNUSABLE = {
     "latin-1": ("# σ\nname: größe\n".encode("iso8859_15", "replace"), "is not UTF-8 (byte 13): save it as UTF-8"),
     "UTF-16": ("seed: 0\n".encode("utf-16"), "is not UTF-8 (byte 1): save it as UTF-8"),
     "UTF-16 without its mark": ("seed: 0\n".encode("utf-16-le"), "is not valid YAML: unacceptable character #x0000"),
-    "a key twice": (b"train:\n  epochs: 3\n  epochs: 4\n", "line 3, column 3 is not valid YAML: the key epochs stands"),
+    "a key twice": (b"train:\n  epochs: 3\n  epochs: 4\n", "line 3, column 3 is not valid YAML: the key epochs occurs"),
     "a section twice": (b"seed: 0\n'seed': 1\n", "line 2, column 1 is not valid YAML: the key seed occurs twice"),
     "two documents": (b"seed: 0\n---\nseed: 1\n", "is not valid YAML: but found another document"),
     "a list as key": (b"? [a]\n: 1\n", "is not valid YAML: found unhashable key"),
