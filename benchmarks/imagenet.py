@@ -2,8 +2,8 @@
 
 Measures ResNet-50 at 224x224 on synthetic images by recipes/imagenet.yaml: training steps of each method, decoding of
 photographs as files, and noisy samples in certification. It extrapolates to 1,281,167 training images and to 500 and
-50,000 certified ones, and needs no real data. Prints one JSON line per measurement; --out keeps the lines for `python
--m benchmarks.published page`.
+50,000 certified ones, and needs no real data. Prints one JSON line per measurement; --out keeps the lines for
+`python -m benchmarks.published page`.
 """
 
 import argparse

@@ -61,8 +61,8 @@ def smoothed_pgd(
     """Adversaries (B, C, H, W) of the smoothed classifier within `radius` (SmoothAdv, section 3).
 
     Starts at the image. Steps have the length 2 * radius / steps; each point is clipped to [0, 1], then projected to
-    the ball. Unlike in `smoothed_ascent`, clipping comes first, and a draw from N(0, I) replaces a gradient of exactly
-    zero.
+    the ball. Unlike in `smoothed_ascent`, clipping comes first, and where the gradient is exactly zero, a draw from
+    N(0, I) replaces the unit direction.
 
     Args:
         images, labels, noise: as in `smoothed_ascent`.
