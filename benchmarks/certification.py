@@ -1,4 +1,4 @@
-"""How fast certification is: ours, a plain loop, and the Adversarial Robustness Toolbox, in one run on this machine.
+"""Certification speed on this machine: ours, a plain loop and the Adversarial Robustness Toolbox, in one run.
 
 The three certify the same images with the same network, n0 and n, in turns; each figure is the median of the turns.
 Ours runs as the certify stage does: images side by side, one thread each; the other two get all cores per operation.
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2, help="images per turn (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--compile", action="store_true", help="run our network compiled")
-    parser.add_argument(
-        "--precision", choices=["float32", "bfloat16"], help="default: bfloat16 where it is in hardware"
-    )
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: bfloat16 if the hardware has it")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"unknown case {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
@@ -99,7 +97,7 @@ def make_sampler(case: str, network: nn.Module, precision: str, compiled: bool) 
 
 
 def start_seconds(case: str, precision: str) -> dict[str, float]:
-    """How long a process takes to have the compiled network: the first on a machine, and any later one."""
+    """Seconds until a process has the compiled network: the first process on a machine, and a later one."""
     code = (
         "import time; from benchmarks import certification as c; c.use_device(threads=1);"
         f"network = c.networks.build({case!r}, c.CASES[{case!r}], 10); start = time.perf_counter();"

@@ -1,4 +1,4 @@
-"""What the hardware of this machine can do."""
+"""The capabilities of this machine's hardware."""
 
 import torch
 

@@ -1,9 +1,9 @@
-"""What the ImageNet experiments cost on this machine, from throughputs measured here.
+"""Estimates what the ImageNet experiments would cost on this machine, from throughputs measured here.
 
 Measures ResNet-50 at 224x224 on synthetic images by recipes/imagenet.yaml: training steps of each method, decoding of
-photographs as files, and noisy samples in certification; and multiplies up to 1,281,167 training images and to 500 and
-50,000 certified ones. Nothing of the real data is needed. Prints one JSON line per measurement, and with --out keeps
-them for `python -m benchmarks.published page`.
+photographs as files, and noisy samples in certification. It extrapolates to 1,281,167 training images and to 500 and
+50,000 certified ones, and needs no real data. Prints one JSON line per measurement; --out keeps the lines for
+`python -m benchmarks.published page`.
 """
 
 import argparse

@@ -28,7 +28,7 @@ from pipelines.cli import print_any_text
 
 OURS = "smoothmix"
 RATE_FACTORS = {"gaussian": 2.0, "macer": 2.0, "consistency": 2.0}
-"""The learning rate that suits a method, over the recipe's, where they differ: chosen on the digits."""
+"""Factor on the recipe's learning rate, for the methods that need another rate; chosen on the digits."""
 
 
 @dataclass(frozen=True)

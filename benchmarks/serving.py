@@ -1,9 +1,9 @@
-"""How fast certificates are served: one request of several images, and the same images asked one by one.
+"""Serving speed: one request of several images, and the same images in requests of one.
 
 Reads what `dvc repro` made. For the reference procedure at several n and for preset radii: the latency of a request
 (p50, p95, p99) and images per second, of the classifier that the service asks; each request has fresh noise. The images
-of the requests are drawn at random from the test images, the same for all rows. The last column is the time of the
-reference procedure at --largest-n over the row's, per image.
+of the requests are drawn at random from the test images, the same for all rows. The last column is the speed-up per
+image over the reference procedure at --largest-n.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Ours runs in bfloat16 where the hardware multiplies in it. The plain step is float32 in PyTorch's default layout, with
 one forward per noise in the attack, batches from a DataLoader with worker processes, and the loss read at every step.
 Both take the same synthetic images through the same network; they run in turns, each turn some whole batches of 256,
-and the medians over the turns count, so that other work on the machine meets both. Prints one JSON line per case, in
+and the medians over the turns count, so that other work on the machine affects both. Prints one JSON line per case, in
 images (not noisy ones) per second.
 """
 

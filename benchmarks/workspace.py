@@ -19,7 +19,7 @@ DATA = artifacts.VALIDATION.parent
 
 
 def read_params(workspace: Path) -> dict[str, Any]:
-    """All of a workspace's parameters, the defaults too."""
+    """All of a workspace's parameters, including defaults."""
     return asdict(parameters.load(workspace / artifacts.PARAMS))
 
 
@@ -28,10 +28,10 @@ def write_params(workspace: Path, raw: dict[str, Any]) -> None:
 
 
 def share_data(workspace: Path, shared: Path, raw: dict[str, Any]) -> None:
-    """Let a workspace see the data of another one, where it is prepared if it is not there yet.
+    """Link a workspace to the data of another one, which prepares it first if it is missing.
 
     Raises:
-        ValueError: it was prepared by other parameters, or preparing it failed.
+        ValueError: the data was prepared with other parameters, or preparing it failed.
     """
     whole = asdict(parameters.parse(raw))
     wanted = {name: whole[name] for name in ("seed", "prepare")}
@@ -53,7 +53,7 @@ def run_in(workspace: Path, stage: str, *options: str) -> int:
     server: a benchmark is not a run to keep.
 
     Raises:
-        ValueError: it exited otherwise; it has said why.
+        ValueError: it exited with another code; it has printed the reason.
     """
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     environment |= {"GIT_CEILING_DIRECTORIES": str(workspace.resolve().parent), "PYTHONPATH": str(ROOT)}

@@ -29,7 +29,7 @@ class Stability:
     """Stability training: Li et al., NeurIPS 2019."""
 
     weight: NonNegative = 2.0
-    """lambda: weight of the cross-entropy between the answers without and with noise."""
+    """lambda: weight of the cross-entropy between the predictions without and with noise."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Macer:
     weight: NonNegative = 4.0
     """lambda: weight of the robustness loss."""
     margin: Positive = 8.0
-    """gamma: robustness from which on an image adds nothing, as Phi^-1(p1) - Phi^-1(p2): twice the radius / sigma."""
+    """gamma: an image adds to the loss only if its Phi^-1(p1) - Phi^-1(p2), which is 2 * radius / sigma, is smaller."""
     inverse_temperature: Positive = 16.0
-    """beta: factor of the logits in the robustness loss; the larger, the nearer their softmax is to a vote."""
+    """beta: factor of the logits in the robustness loss; a larger one brings their softmax closer to one-hot."""
     deferred: bool = False
     """Whether the robustness loss waits until the learning rate has dropped: weight 0 up to epoch `decay_every`."""
 
@@ -67,10 +67,10 @@ class Consistency:
     num_noises: Count = 2
     """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
     weight: NonNegative = 10.0
-    """lambda: weight of the divergence of each noise's answer from their mean."""
+    """lambda: weight of the divergence of the prediction under each noise from their mean."""
     entropy_weight: NonNegative = 0.5
-    """eta: weight of the entropy of the mean answer."""
+    """eta: weight of the entropy of the mean prediction."""
 
 
 SPLITTING_METHODS = ("smoothmix", "smoothadv", "consistency")
-"""Those that split a loaded batch into `num_noises` groups, each one optimiser step; the others take it whole."""
+"""The methods that split a loaded batch into `num_noises` groups, each one optimiser step; the others use it whole."""

@@ -1,7 +1,7 @@
-"""Typed parameters: the one description of what `params.yaml` may say, and what holds where it says nothing.
+"""Typed parameters: the only definition of the keys of `params.yaml`, their values and their defaults.
 
-Every section stands in the file, be it as {}, as DVC wants to see it there; within a section, what has a default may be
-left out.
+Every section must be in the file, if only as {}, because DVC expects it there. Within a section, a key that has a
+default may be left out.
 """
 
 import math
@@ -29,10 +29,10 @@ from components.parsing import (
 class Prepare:
     source: Literal["digits", "mnist", "cifar10", "image_folder", "imagenet"]
     root: str | None = None
-    """Folder (image_folder: or archive) that the source's files lie in; null for digits, and for data/raw with
-    `download`. A relative path counts from the main checkout."""
+    """Folder of the source's files (image_folder: or an archive); null for digits, and null means data/raw with
+    `download`. A relative path starts at the main checkout."""
     download: bool = False
-    """Fetch what is not there yet."""
+    """Download missing files."""
     test_share: Annotated[float, Range(above=0, below=1)] | None = None
     """Share of the images held out for certification, stratified by class; null where the source has a test split."""
     enlarge: Annotated[int, Range(least=1, most=32)] | None = None
@@ -50,13 +50,13 @@ SOURCE_OPTIONS = {
     "image_folder": {"root", "test_share", "image_size", "channels"},
     "imagenet": {"root"},
 }
-"""What of `prepare` each source takes; the rest must be null, and `download` false."""
+"""The keys of `prepare` that each source takes; all others must be null, and `download` false."""
 
 
 @dataclass(frozen=True)
 class Validate:
     min_class_share: Share = 0.5
-    """Every class holds at least this share of its split, relative to a perfectly balanced one."""
+    """Smallest allowed share of a class in its split, relative to a perfectly balanced split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class Train:
     threads: Count = 2
     """CPU threads: part of the result, as the order of summation depends on it."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16`: the layers of the network, where the hardware is faster at it; noise, losses and probabilities stay
-    float32."""
+    """`bfloat16` runs the network's layers in bfloat16, for hardware that is faster at it; noise, losses and
+    probabilities stay float32."""
     augment: Literal["none", "crop_flip"] = "none"
     """`crop_flip`: crops of the image with a border of 4 black pixels, mirrored half of the time."""
     processes: Count = 1
@@ -94,7 +94,7 @@ class Train:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that a training depends on here, flat: the hyper-parameters of the selected method alone."""
+        """The parameters that a training depends on, flat; of the methods, only the selected one's hyper-parameters."""
         values = asdict(self)
         sections = {name: values.pop(name) for name in METHOD_SECTIONS}
         own = sections.get(self.method, {}).items()
@@ -107,7 +107,7 @@ METHOD_SECTIONS = {name: hint for name, hint in get_type_hints(Train).items() if
 
 @dataclass(frozen=True)
 class Sequential:
-    """What the sequential procedure asks."""
+    """The settings of the sequential procedure."""
 
     radii: list[NonNegative] = field(default_factory=lambda: [0.25, 0.5, 1.0])
     """The preset radii; a noise level leaves out those that n samples cannot certify there."""
@@ -139,9 +139,9 @@ class Certify:
     every: Count = 1
     """Certify every k-th test image."""
     compile: bool = False
-    """Run the network compiled for this machine: worth the compiling on long certifications."""
+    """Compile the network for this machine: pays off on long certifications."""
     processes: Count = 1
-    """Processes that share the images; one table comes out, the same for any number."""
+    """Processes that share the images; the table does not depend on their number."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Evaluate:
 
 
 MODEL_NAME = "[A-Za-z0-9._-]{1,200}"
-"""What MLflow takes as a name, its filters take between quotes, and a shell and a URI take as it is."""
+"""Names that MLflow accepts and that need no escaping in its filters, in a shell or in a URI."""
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,17 @@ class Promote:
     """When a challenger takes the champion's place."""
 
     min_gain: NonNegative = 0.005
-    """What the lower end of the paired interval of the ACR's difference must exceed."""
+    """The lower end of the paired interval of the ACR difference must exceed this."""
     radii: list[NonNegative] = field(default_factory=lambda: [0.0, 0.25, 0.5, 1.0])
     """Radii at which no certified accuracy may be lost; a noise level leaves out those that it cannot certify."""
     confidence: Annotated[float, Range(above=0.5, below=1)] = 0.95
-    """Of the paired intervals; a loss is a Holm-adjusted p-value of at most 1 - confidence."""
+    """Confidence level of the paired intervals; a loss is a Holm-adjusted p-value of at most 1 - confidence."""
     min_clean_accuracy: Share = 0.5
-    """Floor of the smoothed classifier's accuracy."""
+    """Smallest allowed accuracy of the smoothed classifier."""
     max_abstention: Share = 0.5
-    """Ceiling of the share of images without an answer."""
+    """Largest allowed share of images without an answer."""
     approval: Literal["on_hold", "always"] = "on_hold"
-    """When a person is asked: where the verdict is HOLD, or before every promotion too."""
+    """When a person is asked: only if the verdict is HOLD, or also before every promotion."""
     approval_hours: Positive = 48.0
     """How long a question stays open; silence keeps the champion."""
 
@@ -236,7 +236,7 @@ def parse(raw: Any) -> Params:
 
 
 def _cross_checks(params: Params) -> list[str]:
-    """What no single field can say."""
+    """Checks beyond a single field's type and range."""
     problems: list[str] = []
     if not params.noise_levels:
         problems.append("noise_levels is {}: name at least one sigma, for example '0.5': {}")
@@ -272,7 +272,7 @@ def _cross_checks(params: Params) -> list[str]:
 
 
 def _prepare_checks(prepare: Prepare) -> list[str]:
-    """Options that the source does not take, and those it cannot do without."""
+    """Options that the source does not take, and missing ones that it needs."""
     source, takes = prepare.source, SOURCE_OPTIONS[prepare.source]
     problems = []
     for option in fields(Prepare):

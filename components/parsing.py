@@ -1,4 +1,4 @@
-"""YAML files and plain values into dataclasses, with errors that name key, value and remedy.
+"""Converts YAML files and plain values to dataclasses, with errors that name key, value and remedy.
 
 No validation library: machines that only train or certify have none installed.
 """
@@ -50,9 +50,9 @@ Seed = Annotated[int, Range(least=0, most=2**63 - 1)]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it, where PyYAML alone follows 1.1: 1e-05 is a number, and yes, on and 12:30 are texts.
+    """YAML 1.2, as DVC reads it; plain PyYAML follows 1.1. So 1e-05 is a number, and yes, on and 12:30 are strings.
 
-    A key that stands twice is refused; YAML would silently take the last.
+    A duplicate key is refused; PyYAML would silently keep the last one.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value} stands twice in one mapping, remove one",
+                        problem=f"the key {key.value} occurs twice in one mapping, remove one",
                         problem_mark=key.start_mark,
                     )
                 seen.add(key.value)
@@ -91,10 +91,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The plain values of a YAML file, which is UTF-8 whatever the locale.
+    """The plain values of a YAML file, which is read as UTF-8 whatever the locale.
 
     Raises:
-        ParamsError: it cannot be read, is not UTF-8 or not YAML, or a key stands twice.
+        ParamsError: it cannot be read, is not UTF-8 or not YAML, or a key occurs twice.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -111,14 +111,14 @@ def yaml_value(text: str, name: str) -> Any:
     """The plain value that a piece of YAML stands for.
 
     Args:
-        name: of where it stands, for errors.
+        name: where the text comes from, for error messages.
     """
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        tab = ": indent with blanks" if "'\\t'" in str(error.problem) else ""
+        tab = ": indent with spaces" if "'\\t'" in str(error.problem) else ""
         raise ParamsError(f"{name}{at} is not valid YAML: {error.problem or error.context}{tab}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParamsError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
@@ -128,7 +128,7 @@ def yaml_value(text: str, name: str) -> Any:
 
 
 def convert(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
-    """`value` as an instance of the annotation `kind`; what is wrong is appended to `problems`."""
+    """Convert `value` to the annotated type `kind`; append what is wrong to `problems`."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _convert_section(value, kind, key, problems)
@@ -167,14 +167,14 @@ _KIND_NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     list: "a list",
     dict: "a mapping, {} for an empty one",
 }
 
 
 def _shown(value: Any) -> str:
-    """As YAML writes it, where Python writes it otherwise and one may look for it."""
+    """A value as the user may search for it in the file: null instead of Python's None."""
     return "null" if value is None else repr(value)
 
 
@@ -190,7 +190,7 @@ def _convert_section(value: Any, kind: Any, key: str, problems: list[str]) -> An
 
 
 def convert_entries(value: Any, kind: Any, key: str, problems: list[str]) -> dict[str, Any]:
-    """Those fields of the dataclass `kind` that the mapping `value` holds."""
+    """The fields of the dataclass `kind` that the mapping `value` holds, converted."""
     if not isinstance(value, dict):
         problems.append(f"{key or 'the file'} is {_shown(value)}: must be {_KIND_NAMES[dict]}")
         return {}
@@ -207,7 +207,7 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _describe(kind: Any) -> str:
-    """What a missing key wants, in words."""
+    """The kind of value that a missing key needs, in words."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         nothing = "" if any(map(_is_required, fields(kind))) else ", or {} for the defaults"

@@ -1,4 +1,4 @@
-"""Every path, once. Relative paths lie in the workspace that a command runs in."""
+"""Defines every path once. Relative paths start at the workspace that a command runs in."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipelines.checkout import main_project, path_in_repository
 
 PARAMS = Path("params.yaml")
 OUTPUTS = Path("outputs")
-"""Folder of all that stages make."""
+"""Folder of all stage outputs."""
 
 TRAIN_SPLIT = OUTPUTS / "data/prepared/train"
 TEST_SPLIT = OUTPUTS / "data/prepared/test"
@@ -24,16 +24,16 @@ CURVES = OUTPUTS / "evaluation/curves.csv"
 REPORT = OUTPUTS / "evaluation/report"
 """Folder of the pages for people: report.md, certified_accuracy.png and .html."""
 PROMOTION = OUTPUTS / "evaluation/promotion"
-"""Folder of the last verdicts, verdict.json and verdict.md: no output of a stage."""
+"""Folder of the last verdicts, verdict.json and verdict.md; not a stage output."""
 
 SOURCE = Path(__file__).parents[1]
-"""Where the code lies, whatever the workspace."""
+"""Folder of the code, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
 
 
 VALUES = [SOURCE / "components/params.py", SOURCE / "components/methods.py"]
-"""Where parameters have their defaults: DVC runs a stage again when they change, as it sees no default otherwise. Keys
-and identities name the values one by one instead, so that the stage then finds what it has already computed."""
+"""The code that defines the parameters' defaults. DVC cannot see defaults, so it reruns a stage when this code changes.
+Keys and identities hash the values instead, so the rerun stage finds what it has already computed."""
 
 
 def code_of(stage: str) -> list[Path]:
@@ -64,7 +64,7 @@ def certificates(sigma: float) -> Path:
 
 
 def certificates_identity(sigma: float) -> Path:
-    """What the table is a function of: weights, data, procedure, seed."""
+    """All that the table depends on: weights, data, procedure, seed."""
     return OUTPUTS / "certificates" / level_key(sigma) / "identity.json"
 
 
@@ -113,7 +113,7 @@ def partial_tables() -> Path:
 
 
 def partial_table(identity: dict[str, Any]) -> Path:
-    """Folder of the rows of a table. Which images the table is of changes no row, so it is no part of the key."""
+    """Folder of a table's rows. The choice of images changes no row, so it is not part of the key."""
     of_rows = {name: value for name, value in identity.items() if name not in ("every", "images")}
     return partial_tables() / hash_value(of_rows)[:16]
 
@@ -128,7 +128,7 @@ def promotion_locks() -> Path:
 
 
 def notifications() -> Path:
-    """Folder of the marks of what was sent already."""
+    """Folder of the markers for notifications that were already sent."""
     return state_root() / "notifications"
 
 

@@ -1,7 +1,7 @@
-"""Try a registered model's table of certificates: its files, its images and labels, its arithmetic, and a sample of its
-rows with fresh noise.
+"""Audit a registered model's table of certificates: its files, its images and labels, its arithmetic, and a sample of
+its rows with fresh noise.
 
-Exit code 0: the table stands; 1: it does not, or could not be tried; 2: bad usage.
+Exit code 0: the table stands; 1: it does not, or could not be audited; 2: bad usage.
 """
 
 import argparse
@@ -43,13 +43,13 @@ def main() -> None:
         prog="python -m pipelines.audit", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--model", required=True, help="models:/<name>@<alias> or models:/<name>/<version>")
-    parser.add_argument("--images", type=count, default=50, help="rows to try with fresh noise")
+    parser.add_argument("--images", type=count, default=50, help="rows to test with fresh noise")
     parser.add_argument("--n", type=count, default=10_000, help="fresh samples per row")
     parser.add_argument(
         "--false-alarm",
         type=probability,
         default=0.001,
-        help="probability at most that an honest table is said to fall",
+        help="largest probability that an honest table is reported not to stand",
     )
     options = parser.parse_args()
     try:
@@ -80,7 +80,7 @@ def probability(text: str) -> float:
 
 
 def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
-    """What speaks against the table; nothing where it stands."""
+    """The findings against the table; empty if it stands."""
     say(f"loading {uri} and its table")
     classifier = load_classifier(uri)
     version = find_version(uri)
@@ -89,7 +89,7 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
         raise ValueError(f"the run of {uri} holds no table of certificates: run the register stage again")
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(load_params(artifacts.PARAMS).prepare.root))
     if split.sha256 != certified.identity["images_sha256"]:
-        raise ValueError(f"{artifacts.TEST_SPLIT} has other images than the table is of: prepare those data")
+        raise ValueError(f"{artifacts.TEST_SPLIT} holds other images than the table: prepare the table's data")
     say(f"checking {len(certified.table)} rows against the {len(split.labels)} test images and their own counts")
     findings = []
     if certified.table.attrs["content"] != version.tags.get(CONTENT):
@@ -97,31 +97,31 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
     facts = {"weights_sha256": classifier.card.weights_sha256, "sigma": classifier.card.sigma}
     findings += [f"its identity says another {name}" for name in facts if certified.identity.get(name) != facts[name]]
     if "every" not in certified.identity:
-        print("an older table: its identity does not say which images it is of, which follows from its rows alone")
+        print("an older table: its identity does not name its images, so they are taken from its rows")
     findings += unlike_the_images(certified.table, split.labels, certified.identity)
     if wrong := inconsistent_rows(certified.table, certified.identity):
         findings.append(f"{len(wrong)} rows claim more than their counts give (images {named(wrong)})")
     if not certified.table["idx"].isin(range(len(split.labels))).all():
-        return findings  # there is no image to draw fresh samples of
+        return findings  # without the image there are no fresh samples
     return findings + fresh_trial(classifier, certified, split, images, n, false_alarm)
 
 
 def fresh_trial(
     classifier: SmoothedClassifier, certified: Certified, split: Split | FileSplit, images: int, n: int, alarm: float
 ) -> list[str]:
-    """What fresh noise says of rows drawn at random, those that abstain too.
+    """Test rows drawn at random, including those that abstain, with fresh noise.
 
     Raises:
-        ValueError: n or the images are so few that nothing could speak against the table.
+        ValueError: n or the number of images is so small that nothing could contradict the table.
     """
     sigma, failure_prob = classifier.card.sigma, certified.identity["failure_prob"]
     images = min(images, len(certified.table))
     needed = contradictions_needed(images, failure_prob, alarm)
     least = smallest_n(failure_prob, "one_class")
     if n < least:
-        raise ValueError(f"n is {n}: fewer than {least} fresh samples can contradict no row")
+        raise ValueError(f"n is {n}: no row can be contradicted by fewer than {least} fresh samples")
     if needed > images:
-        raise ValueError(f"{images} rows are too few to speak against a table: try more, or raise --false-alarm")
+        raise ValueError(f"{images} rows are too few to contradict a table: test more, or raise --false-alarm")
     seed = secrets.randbits(63)
     drawn = certified.table.sample(images, random_state=np.random.default_rng(seed))
     counts = fresh_counts(classifier, split, drawn["idx"].tolist(), n, seed)

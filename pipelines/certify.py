@@ -41,10 +41,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="take over the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
+        help="add the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
     )
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="of the weights (default: outputs/models/SIGMA)")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table (default: outputs/certificates/SIGMA)")
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="folder of the weights (default: outputs/models/SIGMA)"
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="folder for the table (default: outputs/certificates/SIGMA)"
+    )
 
 
 def run(
@@ -75,7 +79,7 @@ def run(
         certify_shard(job, rows, job.indices[ranks.rank :: ranks.size], Stopping(deadline, stop_asked))
     rows.close()
     if stop_asked() and ranks.size > 1:
-        raise KeyboardInterrupt  # the other processes, which may not have been asked, are not waited for
+        raise KeyboardInterrupt  # do not wait for the other processes, which may not have been asked
     ranks.meet()
     lines = rows.reread()
     if missing := sum(index not in lines for index in job.indices):
@@ -91,7 +95,7 @@ class Job:
     sampler: Sampler
     procedure: Procedure
     identity: dict[str, Any]
-    """All that a row is a function of, besides the image's number."""
+    """All that a row depends on besides the image's number."""
     split: Split | FileSplit
     max_value: int
     """The pixel value that stands for 1.0."""
@@ -134,14 +138,14 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
 
 
 def certify_shard(job: Job, rows: PartialTable, indices: range, stopping: Stopping) -> None:
-    """Add this process's rows, unless they are there."""
+    """Add the missing rows of this process's images."""
     earlier = earlier_rows(artifacts.partial_tables(), job.identity)
     images: Any = {"image": job.image, "labels": job.split.labels}
     certify_missing(job.procedure, job.sampler, rows, indices, **images, earlier=earlier, stopping=stopping)
 
 
 def write(job: Job, lines: dict[int, str], folder: Path) -> None:
-    """The table in the order of the images, and its identity: that of the rows, and which images they are of."""
+    """Write the table in the order of the images, and its identity: that of the rows, and the choice of images."""
     sigma = job.identity["sigma"]
     rows = (lines[index] for index in job.indices)
     table.write(folder / artifacts.certificates(sigma).name, rows, job.procedure.columns)

@@ -1,7 +1,7 @@
-"""A challenger against the champion of its noise level: what there is to compare, the verdict, and its evidence.
+"""Compares a challenger with the champion of its noise level: their tables, the verdict and its evidence.
 
-Called by `pipelines.promote`. Where images or procedure have changed since the champion was certified, it is certified
-anew on the challenger's before anything is compared.
+Called by `pipelines.promote`. If images or procedure have changed since the champion was certified, it is first
+certified anew on the challenger's images by the challenger's procedure.
 """
 
 import os
@@ -31,7 +31,7 @@ from pipelines.watchdog import FLOW_PID
 
 @dataclass(frozen=True)
 class Contest:
-    """One noise level: who challenges whom."""
+    """The challenger and the champion of one noise level."""
 
     sigma: float
     promotions: Promotions
@@ -41,7 +41,7 @@ class Contest:
 
     @property
     def nothing_new(self) -> str | None:
-        """Why there is nothing to decide, if so."""
+        """The reason why there is nothing to decide, or None."""
         if self.champion is None:
             return None
         if str(self.champion.version) == str(self.challenger.version):
@@ -52,10 +52,10 @@ class Contest:
 
     @property
     def key(self) -> str:
-        """What the verdict is a function of.
+        """Hash of all that the verdict depends on.
 
         Raises:
-            ValueError: a version does not say what it holds.
+            ValueError: a version lacks the tag that names its content.
         """
         rules = {name: value for name, value in asdict(self.policy).items() if not name.startswith("approval")}
         champion = self.champion and [str(self.champion.version), tag(self.champion, CONTENT)]
@@ -95,9 +95,9 @@ def find_contest(params: Params, tracking: Tracking, sigma: float) -> Contest:
 
 
 def unreported(params: Params, tracking: Tracking) -> list[tuple[float, Version, bool, dict[str, Any] | None]]:
-    """The promotions that no report has told of: noise level, version, whether it is champion now, its evidence.
+    """The promotions that no report has mentioned: noise level, version, whether it is champion now, its evidence.
 
-    A call that was killed or failed after it had promoted leaves such, and one whose webhook could not be reached.
+    They come from calls that were killed or failed after promoting, or could not reach the webhook.
     """
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def unreported(params: Params, tracking: Tracking) -> list[tuple[float, Version,
 def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str, Any] | None]]:
     """Every noise level with its stored evidence, or None where there is nothing to decide.
 
-    A verdict that is stored stands; those that are not yet made are made together.
+    A stored verdict is kept; all missing verdicts are made together.
     """
     contests = [find_contest(params, tracking, sigma) for sigma in params.sigmas]
     evidence: dict[float, dict[str, Any]] = {}
@@ -137,7 +137,8 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
 
 
 def tables_to_compare(contest: Contest) -> tuple[Certified, Certified | None, str]:
-    """The tables of challenger and champion; `anew` where the latter was made for this, or why there is none."""
+    """The tables of challenger and champion, and a note: `anew` if the champion was certified for this comparison, the
+    reason if it has no table, else empty."""
     challenger = registered_table(contest.challenger)
     if contest.champion is None:
         return challenger, None, ""
@@ -151,10 +152,10 @@ def tables_to_compare(contest: Contest) -> tuple[Certified, Certified | None, st
 
 
 def certify_anew(contest: Contest, challenger: Certified) -> Certified:
-    """The champion certified on the present images by the present procedure, which are the challenger's.
+    """Certify the champion on the challenger's images by the challenger's procedure.
 
-    The weights are kept in the state root, the rows where every certification keeps them: a second call samples
-    nothing.
+    The weights are kept in the state root, and the rows where every certification keeps them, so a second call draws no
+    samples.
 
     Raises:
         CannotBeCertified: the champion was trained for other shapes, classes, or another sigma.
@@ -164,15 +165,16 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
     here = load_description(artifacts.DESCRIPTION)
     if here.test_sha256 != challenger.identity["images_sha256"]:
         raise ValueError(
-            f"{artifacts.TEST_SPLIT} is not what {contest.promotions.name} v{contest.challenger.version} was certified "
-            "on, so that the champion cannot be certified on it too: run the pipeline here (`dvc repro`), then this"
+            f"{artifacts.TEST_SPLIT} holds other images than {contest.promotions.name} v{contest.challenger.version} "
+            "was certified on, so the champion cannot be certified on those: run the pipeline here (`dvc repro`), then "
+            "this"
         )
     folder = artifacts.champion_certified_anew(tag(contest.champion, WEIGHTS_SHA256))
     with locked(folder.with_suffix(".lock")):
         card = fetch_weights(contest.champion, folder / "model")
         if (card.image_shape, card.classes) != (here.image_shape, here.classes):
             raise CannotBeCertified(
-                f"champion v{contest.champion.version} was trained on other image shapes or classes, so that the two "
+                f"champion v{contest.champion.version} was trained on other image shapes or classes, so the two "
                 "cannot be compared"
             )
         certify(contest.sigma, folder / "model", folder / "certificates")
@@ -187,10 +189,10 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
 
 
 def certify(sigma: float, model: Path, to: Path) -> None:
-    """Run the certify stage on other weights, in as many processes as it is told to."""
+    """Run the certify stage on the champion's weights, with the processes that the parameters ask for."""
     print(f"certifying the champion anew at sigma {level_key(sigma)}: images or procedure have changed", flush=True)
     command = [sys.executable, "-m", "pipelines.certify", "--sigma", level_key(sigma)]
-    ends_with = {FLOW_PID: str(os.getpid())} | os.environ  # with the flow, if one started this process
+    ends_with = {FLOW_PID: str(os.getpid())} | os.environ  # it ends with the flow that started this process, if any
     code = subprocess.run([*command, "--model", str(model), "--to", str(to)], env=ends_with).returncode
     if code == STOPPED_EARLY:
         raise StoppedEarly("stopped while the champion was certified anew")
@@ -201,7 +203,7 @@ def certify(sigma: float, model: Path, to: Path) -> None:
 
 
 def store(contest: Contest, verdict: Verdict, champion: Certified | None, note: str) -> dict[str, Any]:
-    """Put the evidence of a fresh verdict into the challenger's run; the evidence."""
+    """Store the evidence of a new verdict in the challenger's run; return the evidence."""
     if note not in ("", "anew") and verdict.outcome == "PROMOTE":  # on the floors alone, as if there were no champion
         verdict = replace(verdict, outcome="HOLD", reasons=[note])
     values = asdict(verdict)

@@ -1,4 +1,4 @@
-"""Where the project lies in git: the folder that all its worktrees share."""
+"""Where the project lies in git: its folder in the main checkout, which all its worktrees share."""
 
 import os
 import subprocess
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def main_project(folder: Path) -> Path:
-    """The project that `folder` belongs to, in the main checkout: the same seen from every worktree.
+    """The folder in the main checkout of the project that `folder` belongs to; the same for every worktree.
 
-    The project is where dvc.yaml lies, which may be a subfolder of a bigger repository. A submodule is a checkout of
-    its own. Worktrees of a bare repository share the folder around it where its name hides (.bare), or else its own.
-    Without git it is the folder itself.
+    The project is the folder with dvc.yaml, which may be a subfolder of a larger repository. A submodule counts as a
+    checkout of its own. Worktrees of a bare repository share its parent folder if its name starts with a dot (.bare),
+    else the repository's own folder. Without git the result is `folder` itself.
     """
     found = _git("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--show-toplevel", cwd=folder)
     if found is None:
@@ -37,9 +37,9 @@ def _main_checkout(common: Path) -> Path:
 
 
 def _git(*arguments: str, cwd: Path) -> str | None:
-    """What git says; None where it is not installed or has no answer.
+    """git's output; None if git is not installed or fails.
 
-    Where the project lies is a question of its folder: GIT_DIR and the like, which a hook sets, do not count.
+    Only the folder decides where the project lies: GIT_DIR and similar variables, which hooks set, are ignored.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _SET_BY_GIT}
     try:

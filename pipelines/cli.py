@@ -25,7 +25,7 @@ from pipelines import artifacts, watchdog
 
 DONE, FAILED, BAD_PARAMETERS, STOPPED_EARLY = 0, 1, 2, 75
 RESTARTS = 3
-"""How often the processes of a stage are started anew after one of them was killed."""
+"""How often a stage's processes are restarted after one of them was killed."""
 
 
 class StoppedEarly(Exception):
@@ -33,13 +33,13 @@ class StoppedEarly(Exception):
 
 
 def print_any_text() -> None:
-    """Let no print fail: where the terminal or the pipe cannot show a sign such as ± or σ, a question mark is shown."""
+    """Keep print from failing: a character that the output cannot encode, such as ± or σ, becomes a question mark."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def load_params() -> Params:
-    """The checked params.yaml; exits with 2 and one line that names what is wrong. First of all that a command does."""
+    """The checked params.yaml; exits with 2 and one line that names what is wrong. A command calls it first."""
     print_any_text()
     try:
         return parameters.load(artifacts.PARAMS)
@@ -93,9 +93,12 @@ def run_stage_at_sigma(
 
 
 def add_max_minutes(parser: argparse.ArgumentParser) -> None:
-    """The time budget of a stage that can go on later."""
+    """Add the time budget of a stage that can be continued later."""
     parser.add_argument(
-        "--max-minutes", type=positive, default=math.inf, help="then save and stop with exit code 75 (default: never)"
+        "--max-minutes",
+        type=positive,
+        default=math.inf,
+        help="save and stop after this time, with exit code 75 (default: never)",
     )
 
 
@@ -108,10 +111,10 @@ def positive(text: str) -> float:
 
 
 def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
-    """Run a stage and turn how it ended into an exit code, with one line on stderr where it did not end well.
+    """Run a stage and return its exit code; print one line on stderr if it did not succeed.
 
-    Of several processes the one that fails speaks; where all fail alike, it is said once. Where one fails, the others
-    end with its exit code.
+    Of several processes only the one that fails prints; if all fail alike, one prints. If one fails, the others end
+    with its exit code.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the KeyboardInterrupt below
     ranks, line, code, lost = World(), "", DONE, False
@@ -119,7 +122,7 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
         try:
             ranks = open_world.enter_context(joined())
             stage(*arguments, **options)
-        except BrokenPipeError:  # whoever reads the output has enough of it, as `head` has
+        except BrokenPipeError:  # the reader closed the pipe, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
         except (ValueError, FloatingPointError, OSError) as error:
             line, code, lost = f"error: {error}", FAILED, isinstance(error, LostRank)
@@ -138,7 +141,7 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within it, SIGINT and SIGTERM do nothing but make the function that it gives return True."""
+    """Within the block, SIGINT and SIGTERM only make the yielded function return True."""
     asked = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda received, frame: asked.append(received)) for number in numbers]
@@ -152,9 +155,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 def launch(processes: int, stage: Callable[..., None], params: Params, options: dict[str, Any]) -> int:
     """Run a stage in several processes on this machine and give its exit code.
 
-    They are started by torch's elastic agent, as by `torchrun --standalone`: where one is killed or crashes, all are
-    started anew and go on from what the stage has kept. A stage that ends with an exit code of its own is not repeated.
-    SIGINT and SIGTERM are passed on to all.
+    torch's elastic agent starts them, as `torchrun --standalone` does. If one is killed or crashes, all are restarted
+    and continue from what the stage has saved. A stage that ends with an exit code of its own is not restarted. SIGINT
+    and SIGTERM are passed on to all.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -66,15 +66,17 @@ def arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for action, help_text in (
         (champion, "the champion: ACR, certified accuracy, failure_prob, n, hash of the data, commit"),
-        (best, "of the models that are certified well enough at a radius, the one of best clean accuracy"),
+        (best, "the model with the best clean accuracy among those certified well enough at a radius"),
         (history, "every change of champion: when, from which version to which, and why"),
     ):
         command = commands.add_parser(action.__name__, help=help_text, description=help_text)
         command.set_defaults(action=action)
         if action is best:
             command.add_argument("--radius", type=float, required=True, help="one of evaluate.radii")
-            command.add_argument("--at-least", type=float, required=True, metavar="SHARE", help="certified accuracy")
-            command.add_argument("--all-versions", action="store_true", help="not champions alone")
+            command.add_argument(
+                "--at-least", type=float, required=True, metavar="SHARE", help="required certified accuracy"
+            )
+            command.add_argument("--all-versions", action="store_true", help="search all versions, not only champions")
         else:
             command.add_argument("--sigma", type=float, help="the noise level (default: all)")
     return parser.parse_args()

@@ -1,7 +1,7 @@
 """Prepare the data: read the source, check its pixels, enlarge, split, describe.
 
-Data is replaced whole: a failure leaves what is there. Under DVC nothing is there, as DVC removes a stage's outputs
-before it runs its command; it has the earlier data in its cache.
+Data is replaced as a whole: a failure leaves the earlier data in place. Under DVC there is none, because DVC removes a
+stage's outputs before it runs the command; the earlier data is then in DVC's cache.
 """
 
 import os
@@ -46,7 +46,7 @@ def prepare_and_save(params: Params) -> Description:
 
 
 def how_to_get_earlier_data() -> str:
-    """The command, where DVC runs this and has removed data of an earlier run."""
+    """How to restore the earlier data, if DVC runs this stage and has removed it; else empty."""
     lock = Path("dvc.lock")
     if "DVC_STAGE" not in os.environ or not lock.exists():
         return ""

@@ -1,8 +1,8 @@
-"""Compare each noise level's challenger with its champion, and move the aliases of what is proven better.
+"""Compare each noise level's challenger with its champion, and promote challengers that are proven better.
 
-`decide` (the default) judges, stores the evidence, promotes what it may and asks a person about the rest; `approve` and
-`refuse` answer, `rollback` makes the previous champion champion again. Each may be repeated: what an interrupted call
-has not done, the next one does; what it has promoted without reporting it, the next one reports. Exit code 0 whatever
+`decide` (the default) judges, stores the evidence, promotes where it may and otherwise asks a person. `approve` and
+`refuse` answer; `rollback` makes the previous champion champion again. Each command can be repeated: the next call
+finishes what an interrupted one left undone, and reports promotions that it did not report. The exit code is 0 whatever
 the verdict.
 """
 
@@ -28,12 +28,12 @@ from pipelines.champion_challenger import Contest, connect, promotions_at, unrep
 from pipelines.cli import BAD_PARAMETERS, guard, load_params
 
 ATTEMPTS = 3
-"""How often verdicts are made anew when another process changes the champion meanwhile."""
+"""How often to judge again if another process changes the champion meanwhile."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What became of one noise level; a line of verdict.json."""
+    """The outcome at one noise level; an entry of verdict.json."""
 
     sigma: str
     model: str
@@ -45,19 +45,19 @@ class Level:
     approval: str = "not needed"
     """Or `asked`: the question is open."""
     promoted: bool = False
-    """By this call, or by an earlier one that did not come to report it."""
+    """By this call, or by an earlier one that did not report it."""
     superseded: bool = False
     """It was promoted, and another version has become champion since."""
     expires: str | None = None
-    """Until when it is open: UTC, ISO 8601."""
+    """Deadline of the question: UTC, ISO 8601."""
     key: str | None = None
     evidence: dict[str, Any] | None = None
 
 
 def decide(params: Params) -> None:
-    """Judge every noise level, store the evidence, promote or ask; verdict.json and .md say what became of it."""
+    """Judge every noise level, store the evidence, promote or ask; verdict.json and .md hold the outcomes."""
     if artifacts.in_experiment():
-        raise ValueError("this is an experiment, which promotes nothing: apply it and run the pipeline first")
+        raise ValueError("an experiment promotes nothing: apply it and run the pipeline first")
     tracking = connect(params)
     tracking.sweep()
     for _ in range(ATTEMPTS):
@@ -72,7 +72,7 @@ def decide(params: Params) -> None:
 
 
 def report(params: Params, tracking: Tracking, levels: list[Level]) -> None:
-    """Write, print and send what became of the noise levels; a promotion counts as reported after all three."""
+    """Write, print and send the outcomes of the noise levels; a promotion counts as reported after all three."""
     write_json(artifacts.PROMOTION / "verdict.json", {"levels": [asdict(level) for level in levels]})
     write_text(artifacts.PROMOTION / "verdict.md", page(levels))
     show(levels)
@@ -87,14 +87,14 @@ def report(params: Params, tracking: Tracking, levels: list[Level]) -> None:
 
 
 def with_unreported(levels: list[Level], params: Params, tracking: Tracking) -> list[Level]:
-    """The levels, and before them the promotions of earlier calls that no report has told of."""
+    """The levels, preceded by the promotions of earlier calls that no report has mentioned."""
     now = {(level.model, level.challenger): level for level in levels}
     earlier: list[Level] = []
     for sigma, version, champion, evidence in unreported(params, tracking):
         level = now.get((version.name, str(version.version)))
         if level is not None and level.promoted:
             continue
-        if level is not None and champion:  # of which there is nothing else to say
+        if level is not None and champion:  # there is nothing else to report about it
             levels = [other for other in levels if other is not level]
         known = evidence or {}
         reasons = known.get("reasons", ["its evidence is not in the registry any more"])
@@ -201,7 +201,7 @@ def arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands.add_parser("decide", help="judge every noise level and act on it (the default)")
     for name, action, help_text in (
-        ("approve", approve, "make the version that is asked about champion"),
+        ("approve", approve, "make the version in question champion"),
         ("refuse", keep_champion, "close the question; the champion stays"),
         ("rollback", rollback, "make the previous champion champion again"),
     ):
@@ -209,9 +209,9 @@ def arguments() -> argparse.Namespace:
         command.set_defaults(action=action)
         command.add_argument("--sigma", type=float, required=True, help="one of the noise_levels of params.yaml")
         if action is not rollback:
-            command.add_argument("--version", metavar="N", help="of the model (default: the one that is asked about)")
+            command.add_argument("--version", metavar="N", help="version of the model (default: the one in question)")
         command.add_argument(
-            "--by", default=getpass.getuser(), metavar="NAME", help="who says so (default: %(default)s)"
+            "--by", default=getpass.getuser(), metavar="NAME", help="who decides (default: %(default)s)"
         )
     return parser.parse_args()
 

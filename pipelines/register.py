@@ -1,4 +1,4 @@
-"""Register what was certified: complete each training's MLflow run and make its model a challenger.
+"""Register the certified models: complete each training's MLflow run and make its model a challenger.
 
 Idempotent: the run is found by the training's key, the model version by the hash of weights and table. In an
 experiment (`dvc exp run`) runs are logged, but no model is registered and no alias moves.
@@ -62,7 +62,7 @@ def refuse_table_of_another_model(sigma: float, card: ModelCard) -> None:
 
 
 def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dict[str, Any], content: str) -> str:
-    """The run that the training logged to, or a new one, with all that the files say; its id."""
+    """Complete the run that the training logged to, or a new one, from the files; return its id."""
     if run_id := tracking.find_complete_run(card.training_key, content):
         return run_id
     run_id = tracking.start_training_run(card.training_key, card.training)
@@ -105,8 +105,8 @@ def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
-    """What a model version says of itself, besides its metrics: what a lookup answers, and what its files are checked
-    against when they are loaded."""
+    """The tags of a model version besides its metrics: facts that a lookup answers, and hashes that its files are
+    checked against when they are loaded."""
     card = load_card(artifacts.model(sigma))
     identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
     return {
@@ -122,7 +122,7 @@ def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
 def register_version(
     tracking: Tracking, params: Params, sigma: float, summary: dict[str, Any], run_id: str, content: str
 ) -> str:
-    """The model version of this content, made where it is new, as the challenger; its name and number."""
+    """Make the version of this content challenger, creating it if it is new; return its name and number."""
     name = model_name(params.register.name, sigma)
     version = tracking.find_version(name, content)
     tags = {key: str(value) for key, value in (facts_of(sigma, summary) | flat_metrics(summary)).items()}

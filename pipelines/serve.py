@@ -1,6 +1,6 @@
-"""Serve a registered model: every answer with its certificate.
+"""Serve a registered model over HTTP: every answer carries its certificate.
 
-Listens on loopback unless told otherwise; elsewhere callers need the token in the environment variable SERVING_TOKEN.
+Listens on loopback by default. On any other address callers need the token in the environment variable SERVING_TOKEN.
 """
 
 import argparse
@@ -65,9 +65,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--max-n", type=int, default=limits.n, help="samples per image")
     parser.add_argument("--max-seconds", type=float, default=limits.seconds, help="time per request")
     parser.add_argument(
-        "--max-bytes", type=int, help="size of a request; None: what --max-images images need, 16 MiB at most"
+        "--max-bytes", type=int, help="bytes per request; None: enough for --max-images images, at most 16 MiB"
     )
-    parser.add_argument("--max-concurrent", type=int, default=service.concurrent, help="requests worked on at once")
+    parser.add_argument("--max-concurrent", type=int, default=service.concurrent, help="requests processed at once")
     return parser.parse_args()
 
 
@@ -75,11 +75,13 @@ def required_token(host: str) -> str | None:
     """The token of the environment, if any.
 
     Raises:
-        ValueError: there is none, though others than this machine can reach `host`, or it is too short.
+        ValueError: it is missing although other machines can reach `host`, or it is too short.
     """
     token = os.environ.get(TOKEN) or None  # an empty variable is an unset one
     if token is None and not is_loopback(host):
-        raise ValueError(f"host is {host!r}, which others can reach: set {TOKEN} in the environment, or use 127.0.0.1")
+        raise ValueError(
+            f"host is {host!r}, which other machines can reach: set {TOKEN} in the environment, or use 127.0.0.1"
+        )
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise ValueError(f"{TOKEN} has {len(token)} characters: at least {SHORTEST_TOKEN} are needed")
     return token

@@ -1,4 +1,4 @@
-"""What people see of a training while it runs. Nothing here changes what it ends with."""
+"""Shows a training to people while it runs. Nothing here changes its result."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -40,7 +40,7 @@ class Spectator:
 
 
 class NoSpectator(ExitStack):
-    """In the ranks that talk to nobody."""
+    """For all ranks but the main one: shows nothing."""
 
     def after_step(self, images: int, due: int) -> None:
         pass

@@ -1,9 +1,9 @@
-"""What lies in .state, and the removal of what nothing needs any more.
+"""List the contents of .state, and remove what is no longer needed.
 
-`show` (the default) lists it with size, age and what refers to it; `prune` removes, after a question, what nothing
-refers to, no living process holds, and has not been written for some days. Nothing of it is a result: a training or
-certification whose progress is removed starts from its beginning. The tracking store and the worktree of scheduled runs
-are never removed.
+`show` (the default) lists each item with its size, its age and what refers to it. `prune` asks, then removes items that
+nothing refers to, that no living process holds, and that have not been written to for some days. No item is a result: a
+training or certification whose progress is removed starts from the beginning. The tracking store and the worktree of
+scheduled runs are never removed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Item:
     kind: str
     path: Path
     lock: Path | None
-    """Held by whoever works on it."""
+    """Held by the process that works on it."""
     needed: str
     """Who needs it; empty where nobody does."""
 
@@ -62,7 +62,7 @@ def stats(path: Path) -> Iterator[os.stat_result]:
 
 @dataclass(frozen=True)
 class References:
-    """What the present results and the registry refer to, by the first 16 digits of hashes: who needs it."""
+    """What the present results and the registry refer to: the first 16 digits of its hash, and who needs it."""
 
     trainings: dict[str, str]
     tables: dict[str, str]
@@ -75,7 +75,7 @@ def scheduled_project() -> Path:
 
 
 def references(params: Params, tracking: Tracking | None) -> References:
-    """Of the working copy, the worktree of scheduled runs, and the aliases of the registry."""
+    """The references of the working copy, of the worktree of scheduled runs and of the registry's aliases."""
     trainings, tables = {}, {}
     for workspace, who in ((scheduled_project(), "scheduled runs"), (Path.cwd(), "working copy")):
         outputs = workspace / artifacts.OUTPUTS
@@ -92,7 +92,7 @@ def references(params: Params, tracking: Tracking | None) -> References:
 
 
 def registered_weights(params: Params, tracking: Tracking | None) -> dict[str, str] | None:
-    """Weights that an alias of the registry points at: the alias."""
+    """The weights that aliases of the registry point at, each with its alias; None without a registry."""
     if tracking is None:
         return None
     found = {}
@@ -132,7 +132,7 @@ def find_items(refers: References) -> list[Item]:
 
 
 def unfinished() -> list[Path]:
-    """Temporary files and folders that a killed process left, except those that its next start goes on with."""
+    """Temporary files and folders that a killed process left, except those that its next start continues with."""
     places = [*artifacts.state_root().glob("*"), *artifacts.promotion_locks().glob("*")]
     places += artifacts.all_certified_anew().glob("*/*")
     for outputs in (artifacts.OUTPUTS, scheduled_project() / artifacts.OUTPUTS):
@@ -143,7 +143,7 @@ def unfinished() -> list[Path]:
 
 
 def show(items: list[Item]) -> None:
-    """Print them, and their size in all."""
+    """Print the items and their total size."""
     rows, total = [], 0
     for item in items:
         held = "a living process" if item.lock and is_held(item.lock) else ""
@@ -158,12 +158,12 @@ def size_text(size: int) -> str:
 
 
 def prunable(items: list[Item], days: float) -> list[Item]:
-    """Those that nobody needs or holds and that are older than so many days."""
+    """The items that nobody needs or holds and that are older than `days`."""
     return [i for i in items if not i.needed and i.days > days and not (i.lock and is_held(i.lock))]
 
 
 def prune(items: list[Item], days: float, yes: bool) -> None:
-    """Remove what nobody needs, after a question."""
+    """Ask, then remove the items that nobody needs."""
     chosen = prunable(items, days)
     if not chosen:
         print(f"nothing to remove: all of it is needed, held, or younger than {days:g} days")
@@ -177,7 +177,7 @@ def prune(items: list[Item], days: float, yes: bool) -> None:
 
 
 def remove_item(item: Item, days: float) -> int:
-    """The bytes removed: none where a process has taken it, or written to it, since it was listed."""
+    """Remove an item; return the bytes removed, 0 if a process has locked or written it since it was listed."""
     size = item.size
     if item.lock is None:
         remove(item.path)
@@ -196,7 +196,7 @@ def registry(params: Params) -> Tracking | None:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (artifacts.tracking_store() / "mlflow.db").exists():
         return None
     try:
-        with in_one_line("what only it can say the need of is kept"):
+        with in_one_line("items that it may need are kept"):
             tracking = connect(params)
             tracking.sweep()
             return tracking
@@ -208,10 +208,10 @@ def registry(params: Params) -> Tracking | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.add_parser("show", help="list it (the default)")
+    commands.add_parser("show", help="list the items (the default)")
     pruning = commands.add_parser("prune", help="remove what nothing needs")
     pruning.add_argument("--older-than", type=float, default=DAYS, metavar="DAYS", help="(default: %(default)g)")
-    pruning.add_argument("--yes", action="store_true", help="without a question")
+    pruning.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args()
     params = load_params()
 

@@ -33,16 +33,16 @@ from pipelines.spectator import NoSpectator, Spectator
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What changes when a training stops or saves, never what it ends with."""
+    """Add options that change when a training stops or saves, but never its result."""
     add_max_minutes(parser)
     parser.add_argument(
-        "--checkpoint-seconds", type=positive, default=60.0, help="between two checkpoints (default: %(default)g)"
+        "--checkpoint-seconds", type=positive, default=60.0, help="time between two checkpoints (default: %(default)g)"
     )
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is a function of, and where it runs."""
+    """All that a training depends on, and where it runs."""
 
     params: Params
     sigma: float
@@ -54,7 +54,7 @@ class Job:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """All that the weights are a function of; its hash is the training's key."""
+        """All that the weights depend on; its hash is the training's key."""
         decoder = {"decoder": decoder_version()} if isinstance(self.split, FileSplit) else {}
         return {
             "sigma": self.sigma,
@@ -89,7 +89,7 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
         ranks.world.compare(job.facts, "give all of them the same params.yaml, data, code and torch")
         if ranks.is_main:
             claim(job.checkpoints)
-        ranks.world.meet()  # the others wait until it is ours
+        ranks.world.meet()  # the other ranks wait for the claim
         training = start_or_resume(job)
         train(training, job, Schedule(ranks, deadline, checkpoint_seconds))
         if ranks.is_main:
@@ -99,10 +99,10 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
 
 
 def start_or_resume(job: Job) -> Training:
-    """The training as its newest checkpoint has it, or at its start.
+    """The training, restored from its newest checkpoint if there is one.
 
     Raises:
-        ValueError: in every rank, where one of them is at another step or has other weights.
+        ValueError: in every rank, if the ranks are at different steps or have different weights.
     """
     training = begin(job.settings, job.description, job.params.seed, job.device, job.ranks)
     if state := checkpoint.load_newest(job.checkpoints, job.key, job.device, say=job.ranks.is_main):
@@ -151,7 +151,7 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
 
 
 def spectator(training: Training, job: Job) -> Spectator | NoSpectator:
-    """In the main rank alone there is something to see."""
+    """The main rank shows the training; the others show nothing."""
     if not job.ranks.is_main:
         return NoSpectator()
     live = LiveHistory(artifacts.tracking_store(), job.params.register.name, job.key, job.facts)

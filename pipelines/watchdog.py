@@ -1,8 +1,8 @@
-"""No process outlives what started it: it stops, with its progress kept, when DVC or the flow is gone.
+"""Stops a process, with its progress kept, when the DVC or the flow that started it is gone.
 
-A process that is killed with -9 cannot stop its children. What DVC or a flow started therefore watches its parent, and
-the flow where there is one (on Linux; elsewhere nothing is watched). A promotion and the certification that it starts
-do so too, though DVC knows nothing of them.
+A process that is killed by SIGKILL cannot stop its children. So each process that DVC or a flow starts watches its
+parent and, if there is one, the flow (only on Linux). A promotion and the certification that it starts do the same,
+although DVC does not run them.
 """
 
 import os
@@ -19,7 +19,7 @@ SECONDS_TO_STOP = 60.0
 
 
 def watch() -> None:
-    """In a process that DVC or a flow started: stop it as by Ctrl-C once its parent or the flow is gone."""
+    """If DVC or a flow started this process, stop it as Ctrl-C does once its parent or the flow is gone."""
     if ("DVC_STAGE" in os.environ or FLOW_PID in os.environ) and hasattr(os, "pidfd_open"):
         threading.Thread(target=_stop_when_alone, daemon=True).start()
 

@@ -1,1 +1,2 @@
-"""The published experiments: run them within a time budget, take the results over, show them beside the published."""
+"""Runs the published experiments within a time budget, adopts the results, and compares them with the published
+ones."""

@@ -3,7 +3,7 @@
 run      train and certify methods at noise levels by a recipe, within a time budget; run it again to go on. Needs no
          DVC, MLflow, Prefect or Great Expectations.
 adopt    take runs over into the workspace that DVC tracks, so that `dvc repro` evaluates and registers them.
-compare  print the ACRs of two sets of runs pair by pair, such as of two precisions or two seeds.
+compare  print the ACRs of two sets of runs pair by pair, for example of two precisions or two seeds.
 page     write results/README.md from the runs kept under results/.
 """
 

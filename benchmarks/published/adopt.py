@@ -20,7 +20,7 @@ def adopt(runs: list[Path]) -> None:
     """Copy the outputs of finished runs into this workspace and have DVC record them as those of its stages.
 
     Raises:
-        ValueError: a run that is not finished, or of other parameters or data than this workspace's; before anything
+        ValueError: a run is not finished, or has other parameters or data than this workspace; raised before anything
             is copied.
     """
     here = parameters.load(artifacts.PARAMS)

@@ -17,7 +17,7 @@ def compare(first: Path, second: Path) -> str:
     """What differs between their parameters, and the ACR of each method at each noise level in both.
 
     Raises:
-        ValueError: no finished run of the same method and noise level in both, or of other images.
+        ValueError: the sets share no finished run of one method and noise level, or the runs are of different images.
     """
     for folder in (first, second):
         if not list(folder.glob(f"*/*/{FACTS}")):

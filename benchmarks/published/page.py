@@ -24,18 +24,18 @@ from pipelines import artifacts
 
 OURS = "smoothmix"
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
-"""Of the published data sets, all of which the published figures were trained on."""
+"""Size of the published training sets; the published figures are from training on all images."""
 DRAWN_FROM = "drawn_from"
 """Text chunk of a picture: the hash of what it shows."""
 ABOUT = "about.md"
-"""In a set's folder: what its files cannot say, such as where the images come from."""
+"""File in a set's folder with facts that its other files lack, for example where the images come from."""
 HEADER = """# Results beside the published ones
 
 Made by `python -m benchmarks.published page` from the files in this folder. Each row is one training and one
 certification by this repository's own stages (`python -m benchmarks.published run --help`); the published figures are
 those of n = 100,000, failure_prob 0.001 and all test images.
 """
-CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify of any model."
+CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify for any model."
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
@@ -45,7 +45,7 @@ ResNet-50 by `recipes/imagenet.yaml`, in hours of the machine named here, from t
 
 
 def write_page(results: Path) -> str:
-    """Write the page and its plots; a line that says where."""
+    """Write the page and its plots; return a line that names the page."""
     sets = {folder: load(folder) for folder in sorted(results.iterdir()) if list(folder.glob(f"*/*/{FACTS}"))}
     if not sets:
         raise ValueError(f"{results} holds no finished run: see `python -m benchmarks.published run --help`")
@@ -79,7 +79,7 @@ def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: p
 
 
 def trained_on(run: dict[Any, Any]) -> str:
-    """How many training images a run had; ? where it did not record that."""
+    """The number of training images of a run; ? if the run did not record it."""
     return f"{run['train_images']:,.0f}" if known_images(run) else "?"
 
 
@@ -103,7 +103,7 @@ def load(folder: Path) -> pd.DataFrame:
 
 
 def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
-    """Every parameter in which the runs differ from the recipe, and fewer training images than the data set has."""
+    """The parameters in which the runs differ from the recipe, and a smaller training set than the data set's."""
     differing: dict[str, str] = {}
     for run in runs.to_dict("records"):
         differing |= departures_of(recipe, run)
@@ -123,7 +123,7 @@ def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
 
 
 def not_yet_run(runs: pd.DataFrame, published: pd.DataFrame) -> str:
-    """The published figures beside which no run by the whole recipe stands."""
+    """The published figures for which no run by the whole recipe exists yet."""
     whole = [not departures_of(run["recipe"], run) for run in runs.to_dict("records")]
     done = set(runs[whole][["recipe", "method", "sigma"]].itertuples(index=False, name=None))
     known = published[["dataset", "method", "sigma"]].itertuples(index=False, name=None)
@@ -137,7 +137,7 @@ def not_yet_run(runs: pd.DataFrame, published: pd.DataFrame) -> str:
 
 
 def cost(file: Path) -> list[str]:
-    """What `benchmarks.imagenet` kept, where it did."""
+    """The figures that `benchmarks.imagenet` kept, if it did."""
     if not file.exists():
         return []
     measured = pd.read_json(file, lines=True)
@@ -207,7 +207,7 @@ def numbers(values: pd.Series) -> str:
 
 
 def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
-    """The name of the set's picture, which is drawn anew only where it would show something else."""
+    """The name of the set's picture, which is redrawn only if its contents have changed."""
     spec, picture = spec_of(runs, published), folder / "certified_accuracy.png"
     content = hash_value(spec)
     if not picture.exists() or drawn_from(picture) != content:

@@ -1,6 +1,6 @@
 """Runs of the stages prepare, train and certify: one folder per method and noise level, each a workspace of its own.
 
-All that a run needs to go on lies in its folder, so that a machine may vanish at any moment. A finished run holds:
+All that a run needs to continue is in its folder, so a machine may be lost at any moment. A finished run holds:
 params.yaml, metrics.json, run.json and in outputs/ models/, training_logs/ and certificates/ (the table compressed).
 """
 
@@ -40,7 +40,7 @@ class Plan:
     data: str | None
 
     def params(self, method: str, levels: list[str] | None) -> dict[str, Any]:
-        """The parameters of one method: the recipe's, with what differs.
+        """The parameters of one method: the recipe's, with the plan's changes.
 
         Raises:
             ParamsError: an unknown key, or a value out of its range.
@@ -65,13 +65,13 @@ class Plan:
 
 
 def scaled(train: dict[str, Any], epochs: int) -> dict[str, int]:
-    """Fewer epochs, and decay and warm-up (and with decay the deferral of macer) in proportion, at least 1 each."""
+    """Scale decay and warm-up (and with decay macer's deferral) to the number of epochs, to at least 1 each."""
     share = epochs / train["epochs"]
     return {"epochs": epochs} | {name: max(1, round(share * train[name])) for name in ("decay_every", "warmup_epochs")}
 
 
 def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: float) -> int:
-    """Run what is not yet finished, method by method; 75 where the time ends before the work.
+    """Run all unfinished runs, method by method; return 75 if the time ends before the work.
 
     Raises:
         ValueError, ParamsError: see `Plan.params`; a folder holds a run of other parameters; a stage failed.
@@ -109,7 +109,7 @@ class Run:
         return self.plan.out / self.method / self.level
 
     def begin(self) -> None:
-        """Unpack what an earlier machine kept, and write the parameters.
+        """Unpack what an earlier machine saved, and write the parameters.
 
         Raises:
             ValueError: the folder holds a run of other parameters.
@@ -153,7 +153,7 @@ class Run:
         write_json(file, spent | {stage: spent.get(stage, 0.0) + seconds})
 
     def _describe(self) -> None:
-        """Metrics and circumstances of a run that is done; last of all, as it marks the run as finished."""
+        """Write metrics and circumstances of a run; this comes last, because it marks the run as finished."""
         sigma, own = float(self.level), self.folder
         rows = table.read(own / artifacts.certificates(sigma))
         identity = read_json(own / artifacts.certificates_identity(sigma), "run it again")
@@ -191,7 +191,7 @@ class Run:
 
 
 def compress(file: Path) -> None:
-    """In the place of a file, its compressed form; the same bytes whenever it is made."""
+    """Replace a file by its compressed form, whose bytes do not depend on the time."""
     packed = file.with_name(file.name + ".gz")
     packed.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
     file.unlink()

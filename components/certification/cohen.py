@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import numpy as np
 from scipy.stats import betabinom, binomtest
 
 from components.certification.bounds import Bound, certified_radius, lower_bound, probability_bounds, rival_hits
@@ -24,12 +23,13 @@ def certifying(
     Args:
         early_abstention: abstain, with fewer samples, p_lower 0 and p_upper 1, once a radius has become improbable.
     """
-    futile = is_futile if bound == "one_class" else is_futile_against_rival
     selected = int((yield n0).argmax())
     drawn, counts, look = 0, (yield 0), FIRST_LOOK
     while early_abstention and look < n:
         counts, drawn, look = counts + (yield look - drawn), look, 2 * look
-        if futile(counts, selected, drawn, n, failure_prob):
+        hits, rival = int(counts[selected]), rival_hits(counts.tolist(), selected, drawn)
+        one_class = bound == "one_class"
+        if is_futile(hits, drawn, n, failure_prob) if one_class else is_behind(hits, rival, drawn, n):
             # No bound is stated: Clopper-Pearson is for a size that was fixed beforehand.
             return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, drawn, p_lower=0.0, p_upper=1.0)
     counts = counts + (yield n - drawn)
@@ -40,21 +40,22 @@ def certifying(
     return Certificate(selected, certified_radius(p_lower, sigma, p_upper), *evidence)
 
 
-def is_futile(counts: np.ndarray, selected: int, t: int, n: int, failure_prob: float) -> bool:
-    """Whether, after the first `t` samples, all `n` will hardly certify anything by the one-class bound.
+def is_futile(k: int, t: int, n: int, failure_prob: float) -> bool:
+    """Whether, after `k` hits in `t` samples, all `n` will hardly certify anything by the one-class bound.
 
     The hits among the n - t samples to come follow the Beta-binomial distribution under the prior Beta(1/2, 1/2).
     """
-    k = int(counts[selected])
     if 2 * k > t:
         return False
     return bool(betabinom.sf(hits_needed(n, failure_prob) - k - 1, n - t, k + 0.5, t - k + 0.5) < FUTILITY)
 
 
-def is_futile_against_rival(counts: np.ndarray, selected: int, t: int, n: int, failure_prob: float) -> bool:
-    """The same for the two-class bound, which at least needs more hits than the rival has: of those that the two get, as
-    many to come in proportion as there were, each is one of the selected class by the same prior."""
-    k, rival = int(counts[selected]), rival_hits(counts.tolist(), selected, t)
+def is_behind(k: int, rival: int, t: int, n: int) -> bool:
+    """Whether, after `k` hits and `rival` ones in `t` samples, all `n` will hardly have more hits than the rival's, as the
+    two-class bound needs.
+
+    The two go on to get the same share of the samples, and each of these is a hit by the same prior.
+    """
     if k > rival:
         return False
     to_come = round((n - t) * (k + rival) / t)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PADDING = 4
-"""Pixels of black around an image of CIFAR-10 that the crop may reach into."""
+"""Width in pixels of the black border that is added around a CIFAR-10 image before it is cropped."""
 
 
 def crop_and_flip(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""What must hold of prepared data before anything is trained on it, checked with Great Expectations.
+"""Checks of the prepared data before training, with Great Expectations.
 
-The data is described by one frame with a row per image, one with a row per class and split and one with a row per
-split; each rule is an expectation on a column, so that what breaks names its rows. Of files behind a manifest, the
-pixels are not looked at: the prepare stage has decoded each file, and whoever reads one checks its hash.
+Three frames describe the data: one row per image, one per class and split, one per split. Each rule is an expectation
+on one column, so a broken rule names its rows. The pixels of files behind a manifest are not checked here: the prepare
+stage has decoded every file, and every reader checks the file's hash.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ NAMED_ROWS = 10
 TWIN_IN_TRAIN, TWIN_OF_ANOTHER_LABEL = "twin_in_train", "twin_of_another_label"
 """Columns that name, for an image, the row of an equal one."""
 PUBLISHED = ("mnist", "cifar10", "imagenet")
-"""Sources that are the same for all who use them: labels that contradict each other are part of every result."""
+"""Sources that everybody uses unchanged: contradicting labels in them are reported, but do not stop the pipeline."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation on one column, and what it means to a person."""
+    """One expectation on one column, and the sentence that people read."""
 
     says: str
     expectation: str
     column: str
     arguments: dict[str, Any]
     stops: bool = True
-    """Whether data that breaks it is not fit for training, or the rows are only named."""
+    """True: data that breaks the rule stops the pipeline. False: its rows are only reported."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def label_rules(description: Description) -> list[Rule]:
         ),
         Rule("test image that is also in train", "ExpectColumnValuesToBeNull", TWIN_IN_TRAIN, {}),
         Rule(
-            "image that is also there with another label",
+            "image that also occurs with another label",
             "ExpectColumnValuesToBeNull",
             TWIN_OF_ANOTHER_LABEL,
             {},
@@ -98,13 +98,13 @@ def class_rules(min_class_share: float) -> list[Rule]:
 
 def split_rules() -> list[Rule]:
     agrees = {"value_set": [True]}
-    return [Rule("split of another size than described", "ExpectColumnValuesToBeInSet", "count_agrees", agrees)]
+    return [Rule("split size differs from the description", "ExpectColumnValuesToBeInSet", "count_agrees", agrees)]
 
 
 def describe_images(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
-    """One row per image or label, whichever there are more of; indexed by names such as 'train 17 (cats/3.jpg)'.
+    """One row per image or label, whichever are more; its index is a name like 'train 17 (cats/3.jpg)'.
 
-    Of equal images with several labels, those that have not the first one's contradict it.
+    If equal images have several labels, those whose label differs from the first one's contradict it.
     """
     frames = [
         _describe_manifest(name, split)
@@ -174,8 +174,8 @@ def check_expectations(
     """Run every rule.
 
     Returns:
-        What is broken, empty when all is well, and a report of all rules as plain values, in which `success` is that
-        nothing is broken which stops the pipeline.
+        The broken rules, and a report on all rules as plain values. Its `success` is false if a broken rule stops the
+        pipeline.
     """
     files = any(isinstance(split, Manifest) for split in splits.values())
     image_rules = label_rules(description) + ([] if files else pixel_rules(description))

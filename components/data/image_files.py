@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""The formats that are read; some of the library's others start programs or fetch files."""
+"""The formats that are read. Pillow knows others, some of which start programs or fetch files."""
 MAX_FILE_BYTES = 2**28
 MAX_PIXELS = 2**26
-"""A few bytes can claim any size: more pixels than 8192x8192 are refused before they are decoded."""
+"""8192x8192. A few bytes can claim any size, so larger images are refused before they are decoded."""
 MAX_ASPECT = 100
 """Longer side over shorter side; the shorter side decides the size of the whole resized image."""
 
@@ -37,11 +37,11 @@ def read_bytes(path: Path) -> bytes:
 def decode(data: bytes, channels: int) -> Any:
     """An image file's first frame, upright, as a PIL image of 8 bits: grey for one channel, RGB for three.
 
-    Grey of 16 bits is scaled, so that 65535 becomes 255. Where an image is transparent, white shows through, whatever
-    colour the file hides there: of a shape that is drawn in the transparency alone, the shape stays.
+    16-bit grey is scaled: 65535 becomes 255. Transparent pixels are blended onto white, whatever colour the file stores
+    there; a shape that is drawn only by transparency stays visible.
 
     Raises:
-        ImageFileError: no image of a known format, cut short, spoilt, or unreasonably large.
+        ImageFileError: not an image of a known format, truncated, corrupt, or unreasonably large.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -57,18 +57,18 @@ def decode(data: bytes, channels: int) -> Any:
         raise
     except UnidentifiedImageError:
         raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # spoilt bytes raise nearly anything in the library's decoders
+    except Exception as error:  # corrupt bytes raise nearly any error in Pillow's decoders
         raise ImageFileError(" ".join(f"{error}".split()) or type(error).__name__) from None
 
 
 def _on_white(image: Any) -> Any:
-    """The image as it is where nothing is transparent."""
+    """The image blended onto white; unchanged if nothing is transparent."""
     from PIL import Image
 
     if not image.has_transparency_data or image.mode.startswith("I"):
         return image
     key = image.info.get("transparency")
-    if isinstance(key, tuple):  # a colour, of as many bits as the file's; the library has read 16 as their upper 8
+    if isinstance(key, tuple):  # a colour in the file's depth; Pillow has cut 16 bits to the upper 8
         image.info["transparency"] = tuple(value >> 8 if max(key) > 255 else value for value in key)
     layer = image.convert("RGBA")
     if layer.getchannel("A").getextrema()[0] == 255:
@@ -87,7 +87,7 @@ def _to_8_bits(image: Any) -> Any:
     if values.min() < 0 or values.max() > 65535:
         raise ImageFileError("pixels outside 16 bits")
     grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
-    if image.has_transparency_data:  # one value of 16 bits stands for it
+    if image.has_transparency_data:  # one 16-bit value marks the transparent pixels
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey)
 
@@ -112,7 +112,7 @@ def to_array(image: Any) -> np.ndarray:
 
 
 def decoder_version() -> str:
-    """What decoded pixels depend on besides the file: the library and its JPEG decoder."""
+    """The versions of Pillow and its JPEG decoder: decoded pixels depend on them and on the file."""
     import PIL
     from PIL import features
 

@@ -42,7 +42,7 @@ class Manifest:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Raises ValueError naming the file and, where one is spoilt, the line."""
+    """Raises ValueError that names the file and, if a line is malformed, the line."""
     path, remedy = folder / FILE, "run the prepare stage again"
     try:
         text = path.read_text(encoding="utf-8")

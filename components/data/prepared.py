@@ -1,7 +1,7 @@
 """Prepared data: uint8 images and integer labels per split, and a description that travels with them.
 
 Pixels stay integers on disk and in memory; `pixels / max_value` is the image in [0, 1] that noise is added to. Images
-too large for memory stay the files they are, and a split is a manifest of them.
+too large for memory stay in their files, and the split is a manifest of them.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from components.tools.files import read_record, write_json
 from components.tools.hashing import hash_value
 
 PATHS = "paths.txt"
-"""Beside a split's arrays, where its images come from files: one path a line."""
+"""Written beside a split's arrays if its images come from files: one path per line."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What the arrays do not say themselves."""
+    """The facts about the data that the arrays do not contain."""
 
     source: str
     origin: str
@@ -53,7 +53,7 @@ class Split:
     labels: np.ndarray
     """int64 (N,)."""
     paths: list[str] | None = None
-    """The images' files in the source, for people; None where they have none. No part of the split's identity."""
+    """For people: the images' files in the source, or None if there are none. Not part of the split's identity."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,11 +73,11 @@ class Split:
 def prepare(
     source: Source | FileSource, name: str, *, test_share: float | None, enlarge: int | None, seed: int
 ) -> tuple[Split | Manifest, Split | Manifest, Description]:
-    """Check a source's pixels, enlarge them, split where the source has no test split, describe.
+    """Check and enlarge a source's pixels, split them if the source has no test split, and describe the result.
 
-    The split is stratified by class and fixed by `seed`: of each class's images in a random order, the first
-    round(test_share * count) are the test images. Both splits keep the source's order. Files pass as they are: their
-    source has decoded each.
+    The split is stratified by class and fixed by `seed`: each class's images are shuffled, and the first
+    round(test_share * count) become test images. Both splits keep the source's order. Files pass unchanged: their
+    source has already decoded each of them.
 
     Raises:
         ValueError: naming the first images that are not finite, not whole or outside [0, max_value].
@@ -127,7 +127,7 @@ def _describe(
 
 
 def whole_pixels(pixels: np.ndarray, max_value: int, name: str) -> np.ndarray:
-    """The same numbers as uint8."""
+    """The pixels as uint8; raises ValueError as `prepare` does."""
     if pixels.dtype != np.uint8:
         rows = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
         _raise_for_rows(rows, f"{name}: pixels that are not finite")
@@ -175,7 +175,7 @@ def save_split(split: Split | Manifest, folder: Path) -> None:
 
 
 def load_split(folder: Path) -> Split:
-    """Raises ValueError when an array is missing, torn or not an array, or the list of the images' files is spoilt."""
+    """Raises ValueError if an array is missing, truncated or not an array, or the list of image files does not fit."""
     arrays = []
     for name in ("images.npy", "labels.npy"):
         try:

@@ -124,13 +124,13 @@ def open_split(folder: Path, root: Path | None = None) -> Split | FileSplit:
     if isinstance(split, Split):
         return split
     if root is None:
-        raise ValueError(f"{folder} lists image files and prepare.root does not say where they lie: set it")
+        raise ValueError(f"{folder} lists image files, but prepare.root is null: set it to their folder")
     return FileSplit(split, root)
 
 
 @dataclass(frozen=True)
 class TrainingView(Dataset[tuple[Tensor, int]]):
-    """Image and label by number as one epoch sees them; any worker, in any order, gives the same ones."""
+    """The images and labels of one epoch, by index; they do not depend on the worker or the order of access."""
 
     split: FileSplit
     seed: int

@@ -1,1 +1,1 @@
-"""What tables of certificates say: metrics, paired comparison, plots, report."""
+"""Evaluation of tables of certificates: metrics, paired comparison, plots, report, verdict, audit."""

@@ -1,16 +1,16 @@
-"""Does a table of certificates stand? What follows from its images' labels and from its own rows, and a trial of a
-sample of them with fresh noise.
+"""The audit of a table of certificates: against its images and labels, against its own counts, and on a sample of rows
+against fresh noise.
 
 A row that answers class c with p_lower and a radius claims that the probability p of c under the noise is at least
-p_claimed = max(p_lower, Phi(radius / sigma)). With k hits in n fresh samples the row is contradicted where k hits or
-fewer have probability at most failure_prob under p_claimed.
+p_claimed = max(p_lower, Phi(radius / sigma)). k hits in n fresh samples contradict the row if k or fewer hits have
+probability at most failure_prob under p_claimed.
 
-False alarms: an honest row is wrong with probability at most failure_prob, over the noise that made it, and one that is
-right is contradicted with probability at most failure_prob, over the fresh noise. So an image of an honest table is
-contradicted with probability at most 2 failure_prob, and independently of all others, as each has noise of its own: the
-number of contradictions among the images drawn exceeds a Binomial(images, 2 failure_prob) variable's quantile no more
-often than that variable does. The images must be drawn from all rows, those that abstain too: among the certified rows
-alone, the share of wrong ones is not bounded by failure_prob.
+False alarms: a row of an honest table is wrong with probability at most failure_prob over the noise that made it. A
+correct row is contradicted with probability at most failure_prob over the fresh noise. So each image of an honest table
+is contradicted with probability at most 2 failure_prob, independently of the others, because each has its own noise:
+the number of contradictions is stochastically at most Binomial(images, 2 failure_prob). The images must be drawn from
+all rows, including those that abstain: among the certified rows alone, failure_prob does not bound the share of wrong
+ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,21 +27,22 @@ from components.certification.preset_radii import UNMOVED, accepted_radius, anyt
 from components.certification.table import ABSTAIN
 
 TOLERANCE = 1.5 * 10**-DECIMALS
-"""Between two computations of one written number: other versions of the libraries may floor it differently."""
+"""Allowed between two computations of one written number: other library versions may floor it differently."""
 
 
 def unlike_the_images(table: pd.DataFrame, labels: np.ndarray, identity: dict) -> list[str]:
-    """What of a table does not fit the images that it is of; nothing where it has a row for each, with its label.
+    """The mismatches between a table and its images; empty if each image has its row with the right label.
 
-    A table is of every k-th image of the test split, in their order. Its identity names k (`every`) and the number of
-    images; an older table's does not, and its second row's number is taken for k.
+    A table covers every k-th image of the test split, in order. Its identity names k (`every`) and the number of
+    images. An older table's does not; then the distance of its first two image numbers is taken as k.
 
     Args:
         labels: of all images of the split, int (N,).
     """
     known = table["idx"].isin(range(len(labels)))
     if not known.all():
-        return [f"{(~known).sum()} rows are of images that the test split has not ({named(table['idx'][~known])})"]
+        unknown = named(table["idx"][~known])
+        return [f"{(~known).sum()} rows are of images that the test split does not have ({unknown})"]
     indices, findings = table["idx"].to_numpy(dtype=np.int64), []
     wrong = table["label"].to_numpy() != labels[indices]
     if wrong.any():
@@ -63,13 +64,13 @@ def unlike_the_images(table: pd.DataFrame, labels: np.ndarray, identity: dict) -
 
 
 def named(indices: Iterable[int], most: int = 5) -> str:
-    """The first few numbers of images."""
+    """The first few image numbers, as text."""
     indices = list(indices)
     return ", ".join(map(str, indices[:most])) + (", ..." if len(indices) > most else "")
 
 
 def inconsistent_rows(table: pd.DataFrame, identity: dict) -> list[int]:
-    """The numbers of the images whose row claims more than its own counts give.
+    """The image numbers of the rows that claim more than their own counts prove.
 
     Args:
         table: of either procedure, with all its columns.
@@ -126,7 +127,7 @@ def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[floa
 
 
 def claimed_probability(predict: int, p_lower: float, radius: float, sigma: float) -> float:
-    """What a row says p is at least; 0 where it abstains and claims nothing."""
+    """The lower bound on p that a row claims; 0 if it abstains, which claims nothing."""
     return 0.0 if predict == ABSTAIN else max(p_lower, float(ndtr(radius / sigma)), 0.5)
 
 

@@ -10,7 +10,7 @@ from components.certification.bounds import largest_radius
 from components.certification.table import ABSTAIN
 
 CONFIDENCE = 0.95
-"""Of the intervals on certified accuracy."""
+"""Confidence level of the intervals on certified accuracy."""
 
 
 def certified_radii(table: pd.DataFrame) -> np.ndarray:
@@ -31,11 +31,11 @@ def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any])
     """The metrics of one noise level, as plain values.
 
     Args:
-        radii: at which certified accuracy is reported; a table of preset radii answers for its own alone.
+        radii: radii at which certified accuracy is reported; a table of preset radii reports its own instead.
         identity: what the table is a function of: mode, sigma, n, failure_prob, and the preset radii if any.
     """
     n = identity["n"]
-    if "n" not in table:  # in the field's form, where every image got all samples
+    if "n" not in table:  # the published form of a table, where every image got all n samples
         table = table.assign(n=n)
     common = {"mode": identity["mode"], "sigma": identity["sigma"], "images": len(table), "n": n}
     common |= {"mean_n": float(table["n"].mean()), "failure_prob": identity["failure_prob"]}
@@ -48,8 +48,8 @@ def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any])
 
 
 def largest_radius_of(identity: dict[str, Any]) -> float:
-    """No row of the table can have a larger radius, however good the model: what n samples certify at most where all
-    of them agree, or the largest of the preset radii."""
+    """The largest radius that a row can have, however good the model: what n samples certify if all of them agree, or
+    the largest preset radius."""
     if identity["mode"] == "sequential":
         return float(max(identity["radii"]))
     return largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
@@ -58,7 +58,7 @@ def largest_radius_of(identity: dict[str, Any]) -> float:
 def reference_metrics(table: pd.DataFrame, radii: list[float], identity: dict[str, Any]) -> dict[str, Any]:
     """ACR is the mean of radius * 1[correct] over all images, with its standard error. `constant_classifier_acr` is
     what a classifier that always answers the most frequent class would score: ACR alone flatters large sigmas (Sun et
-    al. 2024). `stopped_early` is the share of images that early abstention spared samples: their p_lower is 0."""
+    al. 2024). `stopped_early` is the share of images that early abstention stopped early; their p_lower is 0."""
     scores = certified_radii(table)
     shares = table["label"].value_counts(normalize=True)
     return {
@@ -84,7 +84,7 @@ def preset_radii_metrics(table: pd.DataFrame, radii: list[float]) -> dict[str, A
 
 
 def p_lower_quantiles(table: pd.DataFrame) -> dict[str, float] | None:
-    """The distribution of p_lower; a table in the field's form does not hold it."""
+    """Quantiles of p_lower; None for a table in the published form, which lacks it."""
     if "p_lower" not in table:
         return None
     return {str(q): float(table["p_lower"].quantile(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
@@ -100,7 +100,7 @@ def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:
 def curve(table: pd.DataFrame, sigma: float, ceiling: float, points: int = 200) -> pd.DataFrame:
     """Certified accuracy over radii from 0 to just past the largest, and never past the ceiling.
 
-    Beyond the ceiling nothing was asked of the model: a fall to zero there would look like its failure.
+    No model can be certified beyond the ceiling: a drop to zero there would look like this model's failure.
 
     Args:
         ceiling: the largest radius that a row of the table can have; see `largest_radius_of`.

@@ -1,6 +1,6 @@
 """Two tables of certificates on the same images, compared pair by pair.
 
-Most of the variance is between images. It cancels within pairs, where independent intervals would hide a difference.
+Most of the variance is between images. It cancels within pairs; independent intervals would hide a difference.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def paired_accuracy_difference(
     first: pd.DataFrame, second: pd.DataFrame, radius: float, confidence: float = 0.95
 ) -> PairedDifference:
     """Certified accuracy at `radius` of `second` minus that of `first`: t interval of the per-image differences, and
-    the p-value of McNemar's exact test, which looks at the images that one of the two alone certifies.
+    the p-value of McNemar's exact test, which uses the images that exactly one of the two certifies.
 
     Raises:
         ValueError: the tables do not hold the same images with the same labels, or fewer than two.
@@ -66,5 +66,5 @@ def same_images(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame
 
 def _paired(first: np.ndarray, second: np.ndarray) -> DescrStatsW:
     if len(first) < 2:
-        raise ValueError(f"the tables hold {len(first)} image: a comparison needs two at least, lower certify.every")
+        raise ValueError(f"the tables hold {len(first)} image: a comparison needs at least two, lower certify.every")
     return DescrStatsW(second - first)

@@ -21,7 +21,7 @@ def certified_accuracy_spec(curves: pd.DataFrame, template: Path, title: str = "
         "<DVC_METRIC_X_LABEL>": "L2 radius",
         "<DVC_METRIC_Y_LABEL>": "Certified accuracy",
     }
-    del spec["layer"][0]["encoding"]["strokeDash"]  # tells revisions apart, of which there is one here
+    del spec["layer"][0]["encoding"]["strokeDash"]  # it distinguishes revisions, and here is only one
     filled: dict[str, Any] = _replace_anchors(spec, anchors)
     return filled
 
@@ -35,7 +35,7 @@ def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:
 
 
 def render(spec: dict[str, Any], png: Path, html: Path) -> None:
-    """Write the plot as PNG and as one self-contained HTML page, which is titled as the plot."""
+    """Write the plot as PNG and as one self-contained HTML page with the plot's title."""
     import vl_convert
 
     render_png(spec, png)

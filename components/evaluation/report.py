@@ -1,4 +1,4 @@
-"""Metrics as tables for people. Everything about a radius is rounded down."""
+"""Metrics as tables for people. All radii are rounded down."""
 
 import math
 from typing import Any
@@ -38,14 +38,14 @@ def preset_radii_cells(values: dict[str, Any], radii: list[float]) -> dict[str, 
 
 
 def accuracy_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
-    """Certified accuracy per radius; a dash where the table of this noise level cannot answer for it."""
+    """Certified accuracy per radius; a dash where the table of this noise level does not cover the radius."""
     return {
         f"r={r}": f"{values['certified_accuracy'][str(r)]['value']:.3f}" if answers(values, r) else DASH for r in radii
     }
 
 
 def answers(values: dict[str, Any], radius: float) -> bool:
-    """Whether the samples could certify this radius at all; a preset radius must have been asked for."""
+    """Whether the table covers this radius: n samples can certify it, and preset radii include it."""
     return str(radius) in values["certified_accuracy"] and radius <= values.get("largest_radius", math.inf)
 
 
@@ -61,7 +61,7 @@ def remarks(metrics: dict[str, dict[str, Any]]) -> list[str]:
     limit = (
         "was not asked for or is beyond n samples"
         if sequential
-        else "is beyond what n samples can certify of any model"
+        else "is beyond what n samples can certify for any model"
     )
     said = [f"{DASH}: the radius {limit}; the largest is {', '.join(ceilings)}."] if ceilings else []
     return said + [
@@ -96,7 +96,7 @@ LEGENDS = {
     "reference": "`ACR` is the average certified radius over all test images (0 where the answer is wrong or withheld) "
     "with its standard error; `floor` is the ACR of a classifier that always answers the most frequent class.",
     "sequential": "Preset radii: each image got as many samples as it needed, `mean n` on average; `undecided` is the "
-    "share of images that the largest number of samples left open, at the radius where it is greatest.",
+    "share of images that all n samples left undecided, at the radius where it is largest.",
 }
 
 

@@ -5,9 +5,9 @@ fails or a test shows a loss; PROMOTE if the lower end of the ACR's paired inter
 lost; else HOLD. All tests of all levels (the paired t test of the ACR, McNemar's exact test of certified accuracy at
 each radius) are one family: Holm's adjustment bounds the probability of any false loss by 1 - confidence.
 
-Tables of preset radii have no ACR: they can show a loss but no gain, so that a person decides. What they say of the
-clean accuracy and of abstention is a bound, taken at their smallest radius: a floor that it does not show to hold is
-not shown, and held, unless radius 0 is among them, where it is exact.
+Tables of preset radii have no ACR: they can show a loss but no gain, so a person decides. They only bound clean
+accuracy and abstention, at their smallest radius: a floor that the bound does not prove means HOLD. At radius 0, if it
+is preset, both are exact.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256")
 
 @dataclass(frozen=True)
 class Certified:
-    """A model's table and what the table is a function of."""
+    """A model's table, and the identity that names all that the table depends on."""
 
     table: pd.DataFrame
     identity: dict[str, Any]
@@ -57,7 +57,7 @@ class Verdict:
     outcome: Outcome
     reasons: list[str]
     floors: dict[str, float]
-    """Of the challenger: clean_accuracy and abstention."""
+    """The challenger's clean_accuracy and abstention."""
     tests: list[Comparison]
     procedure: dict[str, Any]
     """The entries of the challenger's identity named in SHOWN, and the number of images."""
@@ -81,7 +81,7 @@ def judge(levels: dict[str, tuple[Certified, Certified | None]], policy: Promote
 
     Raises:
         ValueError: a pair was not certified on the same images by the same procedure (what differs is named); preset
-            radii answer for none of `policy.radii`.
+            radii include none of `policy.radii`.
     """
     tests = {key: paired_tests(key, new, old, policy) if old else [] for key, (new, old) in levels.items()}
     tests = adjust(tests, policy.confidence)
@@ -109,14 +109,14 @@ def paired_tests(key: str, challenger: Certified, champion: Certified, policy: P
 
 
 def radii_in_question(key: str, identity: dict[str, Any], policy: Promote) -> list[float]:
-    """Those of the policy's radii that the tables answer for."""
+    """The policy's radii that the tables cover."""
     if identity["mode"] == "reference":
         largest = largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
         return [radius for radius in policy.radii if radius <= largest]
     answered = [radius for radius in policy.radii if radius in identity["radii"]]
     if not answered:
         raise ValueError(
-            f"sigma {key}: promote.radii is {policy.radii}, and the tables answer for {identity['radii']} alone: "
+            f"sigma {key}: promote.radii is {policy.radii}, but the tables cover only {identity['radii']}: "
             "give promote.radii and certify.sequential.radii a radius in common"
         )
     return answered
@@ -177,7 +177,7 @@ def interval(difference: PairedDifference, digits: int = 3) -> str:
 
 
 def beside(difference: PairedDifference, bound: float) -> str:
-    """The interval with as many digits as it takes to see on which side of a bound its lower end lies."""
+    """The interval, with enough digits to show on which side of a bound its lower end lies."""
     for digits in range(3, 17):
         shown = round(difference.low, digits)
         if difference.low == bound or (shown != bound and (shown > bound) == (difference.low > bound)):

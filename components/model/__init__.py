@@ -1,1 +1,1 @@
-"""The classifier as a thing: networks by name, trained weights as files, the card beside them."""
+"""The model: networks by name, trained weights as files, the card beside them."""

@@ -1,4 +1,4 @@
-"""The card beside trained weights: what the weights do not say themselves."""
+"""The card beside trained weights: the facts that the weights file does not contain."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ CARD, WEIGHTS = "model.json", "weights.safetensors"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What it takes to use the weights. Holds nothing that differs between two runs of one training (clock, host)."""
+    """The facts needed to use the weights, and none that differs between two runs of one training (clock, host)."""
 
     sigma: float
     network: str
@@ -22,7 +22,7 @@ class ModelCard:
     std: list[float] | None
     weights_sha256: str
     training_key: str
-    """Identity of the training (parameters, data, code): finds the run that it was logged to."""
+    """Hash of the training's parameters, data and code; its MLflow run is found by this key."""
     training: dict[str, Any]
     """The training parameters at this sigma, the seed and the thread count."""
     data_sha256: str

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, as buffers: saved with the weights, moved with the network."""
+    """(x - mean) / std per channel, both buffers: they are saved with the weights and move with the network."""
 
     mean: Tensor
     std: Tensor
@@ -121,9 +121,9 @@ NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
 
 
 def fits(name: str, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a network takes images of this shape: tried without memory and without random numbers."""
+    """Whether a network accepts images of this shape; tried on the meta device, without memory or random numbers."""
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of layers without elements, which the answer says
+        warnings.simplefilter("ignore")  # about empty layers; the result says so
         try:
             NETWORKS[name](image_shape, 2).eval()(torch.zeros(1, *image_shape))
         except RuntimeError:
@@ -134,7 +134,7 @@ def fits(name: str, image_shape: tuple[int, int, int]) -> bool:
 def check_fit(name: str, image_shape: tuple[int, int, int]) -> None:
     """
     Raises:
-        ValueError: the network does not take images of this shape, naming those that do.
+        ValueError: the network does not accept images of this shape; the message names those that do.
     """
     if not fits(name, image_shape):
         others = ", ".join(other for other in NETWORKS if fits(other, image_shape)) or "none does"

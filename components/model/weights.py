@@ -16,7 +16,7 @@ from components.tools.hashing import hash_file
 
 
 def save(trained: nn.Module, folder: Path, **facts: Any) -> ModelCard:
-    """Write weights and card; `facts` are the card's fields but for the hash of the weights."""
+    """Write weights and card; `facts` are all fields of the card except the hash of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)

@@ -1,7 +1,7 @@
 """The registry: where runs and models live in MLflow, who is champion, and how a version is loaded again.
 
 MLflow reads its settings from the environment, some of them when it is imported. They are set here, before any module
-of this package imports it; what the caller's environment says stands.
+of this package imports it; variables that the caller has set are kept.
 """
 
 import os

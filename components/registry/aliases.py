@@ -1,15 +1,14 @@
-"""Who is champion: the aliases of one registered model and how they move.
+"""The aliases of one registered model, above all `champion`, and how they move.
 
-A move of the aliases is first written down on the registered model, then made (`previous`, then `champion`), then
-added to the history, and the note removed: a call that finds such a note finishes that move before anything else, so
-that a process killed at any moment leaves nothing half done.
+A move has four steps: write a note to the registered model, set the aliases (`previous`, then `champion`), add the move
+to the history, remove the note. A call that finds a note first finishes that move, so a process that is killed at any
+moment leaves nothing half done.
 
-One lock per model, a file in the state root, lets one process at a time change anything: this holds between all that
-share the state root. Between hosts that share the tracking server alone, the server decides as far as it can: it has
-no write that depends on what is there. After its note, which holds a random token, is written, a host reads note and
-champion again, and gives up where the note is another's or the champion has changed. So of moves that overlap one
-wins, but for two whose last read and first alias fall into the same moment: both are then made, the last one holds,
-and the history shows both.
+One lock file per model in the state root lets one process at a time make changes, among all that share the state root.
+Hosts that share only the tracking server have no lock, and MLflow has no conditional write. So each host writes its
+note with a random token, then reads note and champion again, and gives up if the note is another host's or the champion
+has changed. Of overlapping moves one wins, with one exception: if two hosts do their last read and set their first
+alias at the same moment, both moves are made; the last one holds, and the history shows both.
 """
 
 import json
@@ -38,12 +37,12 @@ HISTORY = "champion."
 """Prefix of the registered model's tags that hold one change of champion each; the rest of their name is the time."""
 VERDICT, AGAINST, KEY = "promotion.verdict", "promotion.against", "promotion.key"
 EVIDENCE, STATE, EXPIRES, BY = "promotion.evidence", "promotion.state", "promotion.expires", "promotion.by"
-"""Tags of a version: the verdict, the champion it was made against, what it is a function of, where its evidence lies,
-what became of it, until when a person may answer, and who answered."""
+"""Tags of a version: the verdict, the champion it was compared with, the hash of the verdict's inputs, the place of its
+evidence, the version's state, the deadline for an answer, and who answered."""
 UNREPORTED = "promotion.unreported"
-"""Tag of a version: a verdict has made it champion, and no report has told of it yet."""
+"""Tag of a version: a verdict has made it champion, and no report has mentioned that yet."""
 STAYS = ("refused", "rolled back")
-"""States that a person gave: no verdict changes them, only an approval does."""
+"""States set by a person: only an approval changes them, never a verdict."""
 
 
 class OutdatedVerdict(ValueError):
@@ -64,7 +63,7 @@ class Move:
     at: str
     """UTC, ISO 8601."""
     token: str = ""
-    """Tells the note of this move from that of another host."""
+    """Distinguishes the note of this move from another host's."""
 
 
 class Aliases:
@@ -142,13 +141,13 @@ class Aliases:
             return self._move(str(before.version), None, aliases.get(CHAMPION), "rolled back", by)
 
     def mend(self) -> None:
-        """Finish the move of a process that was killed in it, if any."""
+        """Finish a move that a killed process left unfinished, if there is one."""
         with self._alone():
             pass
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let no other process change anything meanwhile; a move that was cut short is finished first."""
+        """Let no other process change anything within the block; first finish a move that was interrupted."""
         with locked(self._lock):
             if note := self._model().tags.get(MOVING):
                 move = Move(**json.loads(note))
@@ -191,7 +190,7 @@ class Aliases:
         self._remove_note(move)
 
     def _remove_note(self, move: Move) -> None:
-        """Unless another host has put its own there."""
+        """Remove the note of a move, unless another host has replaced it."""
         note = self._model().tags.get(MOVING)
         if note and Move(**json.loads(note)) == move:
             self.client.delete_registered_model_tag(self.name, MOVING)
@@ -199,7 +198,7 @@ class Aliases:
     # --- reports ------------------------------------------------------------------------------------------------
 
     def unreported(self) -> list[Version]:
-        """The versions that a verdict promoted and that no report has told of yet, the oldest first."""
+        """The versions that a verdict promoted and no report has mentioned yet, the oldest first."""
         return [version for version in reversed(self.versions()) if UNREPORTED in version.tags]
 
     def mark_reported(self, number: str) -> None:
@@ -220,7 +219,7 @@ class Aliases:
 
 @contextmanager
 def missing(sentence: str) -> Iterator[None]:
-    """Say in one sentence that what is asked for is not there, or not any more."""
+    """Raise ValueError with this sentence if MLflow does not have, or no longer has, what is asked for."""
     try:
         yield
     except MlflowException as error:

@@ -1,4 +1,4 @@
-"""How MLflow is reached: the server or the project's own store, and what its failures mean in one line."""
+"""The connection to MLflow, a server or the project's own store, and one-line messages for its failures."""
 
 import contextlib
 import logging
@@ -17,24 +17,24 @@ DATABASE = "mlflow.db"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 """MLflow's codes for what it does not have."""
 _LIBRARIES = ("sqlalchemy", "alembic", "boto3", "botocore", "azure", "google")
-"""Those through which MLflow reaches its stores, and whose errors it lets through."""
+"""The libraries that MLflow uses to reach its stores; it passes their errors on."""
 _PACKAGES = {"botocore": "boto3", "psycopg2": "psycopg2-binary", "google": "google-cloud-storage"}
-"""Packages to install, where they are called otherwise than the module."""
+"""The package to install, where its name differs from the module's."""
 _BROKEN = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column)|malformed|not a database", re.IGNORECASE
 )
-"""What SQLite says of a store that was not made to the end, or is no store."""
+"""SQLite's messages about a store that is incomplete or is no database."""
 
 _own: str | None = None
-"""The store that `use_store` has set MLflow to. MLflow writes it into VARIABLE, where it is no one's wish."""
+"""The store that `use_store` has chosen. MLflow writes it to VARIABLE, where it is not the user's choice."""
 
 
 def use_store(store: Path, *, make: bool = False) -> bool:
-    """Set MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server. True: to the own store.
+    """Point MLflow to the project's own store, unless MLFLOW_TRACKING_URI names a server; return whether it did.
 
     Args:
         store: folder of the project's own store.
-        make: make the store if it is not there.
+        make: create the store if it does not exist.
 
     Raises:
         ValueError: there is no such store, or it cannot be made; says how to name a server.
@@ -42,7 +42,7 @@ def use_store(store: Path, *, make: bool = False) -> bool:
     global _own
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what it raises as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises these errors too
     given = os.environ.get(VARIABLE, "").strip()  # an empty variable is an unset one
     if given and given != _own:
         return False
@@ -61,8 +61,8 @@ def use_store(store: Path, *, make: bool = False) -> bool:
 
 
 def _make_database(store: Path) -> None:
-    """Make the SQLite store, under another name until it is whole: MLflow makes it in some seventy steps, and what is
-    left by a process that was killed between them can neither be used nor mended."""
+    """Create the SQLite store under a temporary name and rename it when it is complete. MLflow creates it in some
+    seventy steps, and a store that a killed process left between them can be neither used nor repaired."""
     database, unfinished = store / DATABASE, f"{DATABASE}.new"
     with locked(store / "mlflow.lock"):
         if database.exists() and database.stat().st_size:
@@ -70,7 +70,7 @@ def _make_database(store: Path) -> None:
         for file in store.glob(f"{unfinished}*"):  # with SQLite's own files beside it
             remove(file)
         uri = _uri(store / unfinished)
-        mlflow.MlflowClient(uri, uri)  # which makes it
+        mlflow.MlflowClient(uri, uri)  # this creates it
         (store / unfinished).replace(database)
 
 
@@ -80,7 +80,7 @@ def _uri(database: Path) -> str:
 
 @contextlib.contextmanager
 def in_one_line(remedy: str) -> Iterator[None]:
-    """What MLflow raises, or what its stores raise through it, as a ValueError of one line.
+    """Turn errors of MLflow and of its stores into a ValueError of one line.
 
     Args:
         remedy: what to do once MLflow answers again.
@@ -101,7 +101,7 @@ def explain(error: Exception, remedy: str) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         package = _PACKAGES.get(module, module)
-        return f"the package {package} is missing, without which MLflow cannot reach its store: pip install {package}"
+        return f"MLflow cannot reach its store without the package {package}: pip install {package}"
     if not isinstance(error, MlflowException) and library not in _LIBRARIES:
         return None
     uri = mlflow.get_tracking_uri()
@@ -119,7 +119,7 @@ def first_line(error: Exception) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a value in a filter of MLflow, which knows two kinds of quotes and no way to escape them."""
+    """A text quoted for an MLflow filter, which has two kinds of quotes and no way to escape them."""
     if "'" not in text:
         return f"'{text}'"
     if '"' not in text:

@@ -10,8 +10,8 @@ from components.training.fit import EpochStats
 
 
 class LiveHistory:
-    """Logs each epoch to the training's run; the first failure is said once and ends the logging, not the training:
-    registration logs from the files what is missing here."""
+    """Logs each epoch to the training's run. The first failure is printed and ends the logging, but not the training:
+    registration logs the missing epochs from the files."""
 
     def __init__(self, store: Path, experiment: str, training_key: str, facts: dict[str, Any]) -> None:
         """See `tracking.Tracking` and its `start_training_run` for the arguments."""

@@ -1,7 +1,6 @@
 """Registered models as classifiers: weights and card as files, checked against the registry before the first answer.
 
-Neither a pickle nor code of the registry is run: the files are a card in JSON and tensors in safetensors, the code is
-the one that calls.
+No pickle and no code from the registry is run: the files are a JSON card and safetensors, and the code is the caller's.
 """
 
 import tempfile
@@ -15,8 +14,8 @@ from components.registry.model_files import download, find_version, refuse_other
 from components.tools.device import use_device
 
 VERSION_FILE = "registered_model_meta"
-"""MLflow leaves it in a folder that it downloaded by a `models:/` or `runs:/` URI, with the name and the number of the
-version, or nulls."""
+"""MLflow writes this file into a folder that it downloads by a `models:/` or `runs:/` URI. It holds the name and number
+of the version, or nulls."""
 
 
 def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassifier:
@@ -40,10 +39,10 @@ def load_classifier(uri: str, limits: Limits = DEFAULT_LIMITS) -> SmoothedClassi
 
 
 def refuse_other_files_than_registered(folder: Path) -> Origin:
-    """As `refuse_other_files`, for the files of a model that MLflow has downloaded; which version that is.
+    """Check the files of a model that MLflow has downloaded, as `refuse_other_files` does; return its version.
 
-    A model that was loaded by its run or by its id is no version, and is checked against its card alone, when its
-    weights are loaded.
+    A model that was loaded by its run or its id is not a registered version. It is checked only against its card, when
+    its weights are loaded.
     """
     for root in folder.parents:
         if (root / VERSION_FILE).exists():

@@ -21,7 +21,7 @@ REGISTERED_HASHES = {WEIGHTS_SHA256: WEIGHTS, "card_sha256": CARD}
 
 
 def parse_uri(uri: str) -> tuple[str, str, str]:
-    """Name, alias and number of a `models:/` URI; one of the latter two is empty.
+    """Name, alias and number of a `models:/` URI; either alias or number is empty.
 
     Raises:
         ValueError: the URI is of another form.
@@ -37,7 +37,7 @@ def find_version(uri: str) -> ModelVersion:
     """The registered version of a `models:/` URI.
 
     Raises:
-        ValueError: the URI is of another form, there is no such version, or its registration did not end well.
+        ValueError: the URI has another form, there is no such version, or its registration failed.
     """
     name, alias, number = parse_uri(uri)
     with in_one_line("try again"):
@@ -55,18 +55,17 @@ def find_version(uri: str) -> ModelVersion:
             ) from None
     if version.status != "READY":
         raise ValueError(
-            f"{version.name} v{version.version} is {version.status}, its registration did not end well: "
+            f"{version.name} v{version.version} is {version.status}, its registration did not succeed: "
             "run the register stage again"
         )
     return version
 
 
 def download(version: ModelVersion, place: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder in `place` with a version's weights and card, and what its requests mean when they do not say: n and
-    failure_prob.
+    """Download a version's weights and card into `place`; return their folder and the defaults of n and failure_prob.
 
     Raises:
-        ValueError: the tracking server does not give the files.
+        ValueError: the tracking server does not deliver the files.
     """
     uri = f"models:/{version.name}/{version.version}"
 
@@ -102,7 +101,7 @@ def fetch_weights(version: ModelVersion, folder: Path) -> ModelCard:
     """Put a version's weights and card into `folder`, unless they are there.
 
     Raises:
-        ValueError: what the registry holds are not the weights that were registered.
+        ValueError: the registry does not hold the weights that were registered.
     """
     registered = version.tags.get(WEIGHTS_SHA256)
     if not _holds(folder, registered):
@@ -118,7 +117,7 @@ def fetch_weights(version: ModelVersion, folder: Path) -> ModelCard:
 
 
 def _holds(folder: Path, weights_sha256: str | None) -> bool:
-    """Whether the weights in a folder are those, and its card says so."""
+    """Whether a folder holds the weights with this hash, and a card that names the hash."""
     path = folder / WEIGHTS
     return (
         path.exists()

@@ -1,4 +1,4 @@
-"""How a trained network becomes a model in MLflow: its files, its code, what it answers and what it needs."""
+"""Logs a trained network as an MLflow model: its files, code, signature and requirements."""
 
 import warnings
 from dataclasses import asdict
@@ -16,9 +16,9 @@ from components.model.card import load_card
 MODEL_CODE = Path(__file__).with_name("smoothed_model.py")
 """The file that MLflow stores, and runs to load the model."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "pandas", "statsmodels", "safetensors", "PyYAML", "filelock")
-"""What the model imports, whatever its network."""
+"""Packages that every model imports."""
 NETWORK_REQUIREMENTS = {"resnet50": ("torchvision",)}
-"""What a network imports besides."""
+"""Packages that a network imports in addition."""
 
 
 def requirements(network: str) -> tuple[str, ...]:
@@ -27,10 +27,10 @@ def requirements(network: str) -> tuple[str, ...]:
 
 
 def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
-    """Log the network in `folder` to a run as a `SmoothedModel`; its `models:/` URI.
+    """Log the network in `folder` to a run as a `SmoothedModel`; return its `models:/` URI.
 
     Args:
-        n, failure_prob: what `predict` uses unless told otherwise.
+        n, failure_prob: the defaults of `predict`.
     """
     card = load_card(folder)
     shape = ", ".join(map(str, card.image_shape))

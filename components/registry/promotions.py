@@ -1,4 +1,4 @@
-"""The verdicts on the versions of one registered model, the questions that they leave to a person, and what follows."""
+"""The verdicts on the versions of one registered model, the questions to a person, and the promotions that follow."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -35,10 +35,10 @@ class Promotions(Aliases):
     """
 
     def store_verdict(self, version: Version, outcome: str, against: str | None, key: str, files: Path) -> None:
-        """Keep a verdict's evidence in the version's run, then say of the version what the verdict is.
+        """Store a verdict's evidence in the version's run, then write the verdict to the version's tags.
 
         Args:
-            key: what the verdict is a function of; written last, so that an interrupted call is repeated.
+            key: hash of the verdict's inputs; written last, so that an interrupted call is repeated.
             files: folder of the evidence.
         """
         place = f"promotion/{key[:16]}"
@@ -72,7 +72,7 @@ class Promotions(Aliases):
         return evidence
 
     def ask(self, number: str, hours: float) -> str:
-        """Open the question whether a version shall be champion, unless it was asked before; the question's state.
+        """Ask whether a version shall become champion, unless that was asked before; return the question's state.
 
         A question that was open on an older version is superseded.
         """
@@ -86,7 +86,7 @@ class Promotions(Aliases):
             return "open"
 
     def state(self, number: str) -> str:
-        """What became of a version; empty where it was never judged."""
+        """The state of a version; empty if it was never judged."""
         return str(self.version(number).tags.get(STATE, ""))
 
     def open_question(self) -> Version | None:
@@ -96,11 +96,11 @@ class Promotions(Aliases):
         return next((v for v in waiting if self._state_now(v) == "open"), None)
 
     def approve(self, number: str | None, by: str) -> Move:
-        """Make a version champion because a person says so: the one that is asked about, or any that was judged against
-        the present champion and not rejected.
+        """Make a version champion because a person decides so: the one in question, or any that was judged against the
+        present champion and not rejected.
 
         Raises:
-            ValueError: nothing is asked; the version was never judged, or rejected.
+            ValueError: no question is open; the version was never judged, or was rejected.
             OutdatedVerdict: the champion has changed since.
         """
         with self._alone():
@@ -113,10 +113,10 @@ class Promotions(Aliases):
             return self._promote(version, _against(version), "approved", by)
 
     def keep_champion(self, number: str | None, by: str) -> str:
-        """Close a question with a no: the number of the version that is refused.
+        """Refuse a version, which closes its question; return the version's number.
 
         Raises:
-            ValueError: nothing is asked, or the version is champion.
+            ValueError: no question is open, or the version is champion.
         """
         with self._alone():
             version = self._asked(number)
@@ -131,7 +131,7 @@ class Promotions(Aliases):
         if version is None:
             raise ValueError(
                 f"{self.name} has no open question: name a judged version with --version, or run "
-                "`python -m pipelines.promote`, which asks where there is something to ask"
+                "`python -m pipelines.promote`, which asks if a person must decide"
             )
         return version
 

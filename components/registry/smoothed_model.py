@@ -22,12 +22,12 @@ from components.registry.loading import refuse_other_files_than_registered
 from components.tools.device import use_device
 
 SERVED = "__pyfunc_model_path__"
-"""In the environment of `mlflow models serve`."""
+"""Environment variable that `mlflow models serve` sets."""
 
 
 class Refused(MlflowException, ValueError):
-    """A request that cannot be answered; MLflow's server gives status 400 and the sentence, without the images that it
-    would quote."""
+    """A request that cannot be answered. MLflow's server returns status 400 and the sentence, and does not quote the
+    images."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
@@ -55,14 +55,14 @@ class SmoothedModel(PythonModel):
         """Certify each image with fresh, unpredictable noise.
 
         Args:
-            model_input: (B, C, H, W) in [0, 1], float32 or what becomes that.
+            model_input: (B, C, H, W) in [0, 1], float32 or convertible to it.
             params: `n` samples per image, `failure_prob` of each certificate, and the preset `radius`, if any.
 
         Returns:
             As `SmoothedClassifier.certify`.
 
         Raises:
-            Refused: a ValueError of one sentence, that names what is wrong.
+            Refused: a ValueError whose one sentence names what is wrong.
         """
         try:
             return self.classifier.certify(images_of(model_input), **(params or {}))

@@ -16,13 +16,13 @@ from components.tools.hashing import hash_file, hash_value
 
 
 def content_hash(weights_sha256: str, table_file: Path) -> str:
-    """What a version is found by: the identity of its weights and its table of certificates."""
+    """The hash that a version is found by: of its weights and its table of certificates."""
     return hash_value([weights_sha256, hash_file(table_file)])
 
 
 def run_table(version: ModelVersion) -> Certified | None:
-    """The newest table in a version's run, if there is one; `attrs["content"]` is the hash that a version of these
-    weights and this table would be registered with."""
+    """The newest table in a version's run, or None. Its `attrs["content"]` is the `content_hash` of its weights and
+    itself."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = Path(MlflowClient().download_artifacts(str(version.run_id), "certificates", folder))
@@ -30,9 +30,9 @@ def run_table(version: ModelVersion) -> Certified | None:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        except OSError:  # what a local store says of artifacts that are not there
+        except OSError:  # a local store raises this for missing artifacts
             return None
-        if not (files / table.IDENTITY).exists():  # a server answers with an empty folder
+        if not (files / table.IDENTITY).exists():  # a server gives an empty folder instead
             return None
         identity = read_json(files / table.IDENTITY, "register the model again")
         certified = Certified(table.read(files / "table.tsv"), identity)
@@ -41,8 +41,8 @@ def run_table(version: ModelVersion) -> Certified | None:
 
 
 def table_of(version: ModelVersion) -> Certified | None:
-    """The newest table in a version's run, if it was made with the version's weights. It may be a newer one than that
-    which the version was registered with; see `registered_table`."""
+    """The newest table in a version's run, if it was made with the version's weights. It may be newer than the one that
+    the version was registered with; see `registered_table`."""
     certified = run_table(version)
     if certified is None or certified.identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):
         return None

@@ -1,4 +1,4 @@
-"""All that is written to MLflow. Runs and versions are found by content, so that every call can be repeated."""
+"""Everything that is written to MLflow. Runs and versions are found by content, so every call can be repeated."""
 
 import contextlib
 import fcntl
@@ -30,7 +30,7 @@ class Tracking:
     def __init__(self, store: Path, experiment: str) -> None:
         """Args:
         store: folder of the default store, an SQLite file and the artifacts; used without MLFLOW_TRACKING_URI.
-        experiment: name of the experiment, made on first use.
+        experiment: name of the experiment, created on first use.
         """
         self._location = (store.resolve() / "mlartifacts").as_uri() if use_store(store, make=True) else None
         self.uri = mlflow.get_tracking_uri()
@@ -41,10 +41,10 @@ class Tracking:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Of the experiment, which is made if it is not there.
+        """The id of the experiment, which is created if it does not exist.
 
         Raises:
-            ValueError: somebody deleted it, which is not undone here.
+            ValueError: somebody deleted the experiment; that is not undone here.
         """
         found = self.client.get_experiment_by_name(self._experiment)
         if found is None:
@@ -64,9 +64,9 @@ class Tracking:
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def start_training_run(self, training_key: str, facts: dict[str, Any]) -> str:
-        """The id of the one run of this training: found by its key, or created; marked as running."""
+        """Find this training's only run by its key, or create it; mark it as running and return its id."""
         self._hold(training_key)
-        with locked(self._running / f"{training_key}.new"):  # else two processes that do not find it both create it
+        with locked(self._running / f"{training_key}.new"):  # else two processes could both create it
             run_id = self._first_run(training_key) or self._create_run(training_key, facts)
         self.client.update_run(run_id, status="RUNNING")
         return run_id
@@ -79,7 +79,7 @@ class Tracking:
         return str(runs[0][1]) if runs else None
 
     def _create_run(self, training_key: str, facts: dict[str, Any]) -> str:
-        """The id of a new run, or of that which a process on another machine has created at the same time."""
+        """The id of a new run, or of the run that another machine created at the same time."""
         name = f"{facts['method']} sigma {facts['sigma']}"
         tags = {TRAINING_KEY: training_key}
         run_id = str(self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
@@ -94,9 +94,9 @@ class Tracking:
         self.client.set_terminated(run_id, status)
 
     def _hold(self, training_key: str) -> None:
-        """Show to `sweep` that a process which lives works on this training's run, until it dies.
+        """Show `sweep`, until this process ends, that a living process works on this training's run.
 
-        A lock that several may share, which filelock does not have.
+        This is a shared lock, which filelock does not have.
         """
         self._running.mkdir(parents=True, exist_ok=True)
         while training_key not in self._held:
@@ -106,11 +106,11 @@ class Tracking:
                 self._held[training_key] = file
 
     def sweep(self) -> list[str]:
-        """End the runs that killed processes left RUNNING; their ids.
+        """End the runs that killed processes left RUNNING; return their ids.
 
-        A process that works on a run holds a lock in the store's folder, and the system lets go of it when the process
-        dies: a run whose lock is free is dead. Runs that were started from another state root are left alone, as
-        nothing here tells whether their process lives.
+        A process that works on a run holds a lock in the store's folder, and the system releases it when the process
+        dies, so a run whose lock is free is dead. Runs that were started from another state root are left alone,
+        because nothing here shows whether their process lives.
         """
         ended = []
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
@@ -136,12 +136,12 @@ class Tracking:
         )
 
     def log_missing_epochs(self, run_id: str, rows: list[dict[Any, Any]]) -> None:
-        """The epochs of a history that the live logging did not reach."""
+        """Log the epochs of a history that live logging missed."""
         logged = {metric.step for metric in self.client.get_metric_history(run_id, "learning_rate")}
         self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged])
 
     def find_complete_run(self, training_key: str, content: str) -> str | None:
-        """The id of the training's run if it already holds this certification, and its files were not removed since."""
+        """The id of the training's run if it already holds this certification and still has its files, or None."""
         filter_string = f"tags.{TRAINING_KEY} = '{training_key}' and tags.{CONTENT} = '{content}'"
         for run in self.client.search_runs([self.experiment_id], filter_string):
             if self.client.list_artifacts(run.info.run_id):
@@ -159,8 +159,8 @@ class Tracking:
         dataset: tuple[str, str, str],
         files: Iterable[tuple[Path, str]],
     ) -> None:
-        """Add the certification to a training's run and finish it; marked as complete last, so that an interrupted
-        call is repeated.
+        """Add the certification to a training's run and finish it. The run is marked as complete last, so that an
+        interrupted call is repeated.
 
         Args:
             curve: (radius, certified accuracy) points, drawn over the radius in thousandths.
@@ -207,10 +207,11 @@ class Tracking:
         return run.info.lifecycle_stage == "active" and "MLmodel" in [file.path for file in files]
 
     def register(self, name: str, model_uri: str, content: str, tags: dict[str, str]) -> ModelVersion:
-        """A new version of a registered model, or the one that another machine has made of this content meanwhile.
+        """Create a version of a registered model, or return the one that another machine has made of this content
+        meanwhile.
 
-        The server gives the numbers, one after the other: who sees a lower one than their own came second, and takes
-        their own back.
+        The server numbers versions in order: a machine that sees a lower number than its own came second, and deletes
+        its own version.
         """
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
             made = mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
@@ -222,7 +223,8 @@ class Tracking:
         return made
 
     def add_missing_tags(self, version: ModelVersion, tags: dict[str, str]) -> None:
-        """What versions did not say of themselves when this one was made, or radii that were not reported then."""
+        """Add the tags that a version lacks: those introduced after it was made, and radii that were not reported
+        then."""
         for key in tags.keys() - version.tags.keys():
             self.client.set_model_version_tag(version.name, str(version.version), key, tags[key])
 

@@ -1,4 +1,4 @@
-"""Which model is in charge, and which would be best: answers from the tags of the registered versions."""
+"""Which model is champion and which is best, answered from the tags of the registered versions."""
 
 import math
 from collections.abc import Callable
@@ -19,8 +19,8 @@ ACCURACY = "certified_accuracy_at_"
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What a version of a registered model says of itself. `None` where it does not (no ACR of preset radii, or a
-    version that others made)."""
+    """The facts in the tags of a registered version. `None` where a tag is missing (preset radii have no ACR; others
+    may have made the version)."""
 
     name: str
     version: str
@@ -68,12 +68,12 @@ def champion(client: MlflowClient, name: str) -> VersionFacts:
 def best(
     client: MlflowClient, experiment: str, radius: float, at_least: float, *, champions_only: bool = True
 ) -> VersionFacts:
-    """Of the models whose certified accuracy at `radius` is `at_least` that high, the one of best clean accuracy.
+    """The model with the best clean accuracy among those with a certified accuracy of `at_least` at `radius`.
 
     Args:
         experiment: all its noise levels are searched.
-        radius: one at which certified accuracy was reported.
-        champions_only: or else all versions ever registered.
+        radius: a radius at which certified accuracy was reported.
+        champions_only: search champions only, instead of all registered versions.
 
     Raises:
         ValueError: no model reports on the radius, or none is good enough; says how good the best one is.
@@ -116,7 +116,7 @@ def names(client: MlflowClient, experiment: str) -> list[str]:
     levels: dict[str, float] = {}
     token = None
     while True:
-        # in LIKE, _ and % stand for anything: what it finds is looked at again
+        # in LIKE, _ and % match anything, so each result is checked again
         pattern = quoted(f"{experiment}-sigma-%")
         page = client.search_registered_models(f"name LIKE {pattern}", max_results=1000, page_token=token)
         for model in page:
@@ -139,7 +139,7 @@ def described(version: ModelVersion, champion_number: str | None) -> VersionFact
     """A version's tags as typed facts.
 
     Raises:
-        ValueError: a tag that should be a number is none.
+        ValueError: a tag that must be a number is not one.
     """
     tags: dict[str, str] = version.tags
 

@@ -1,1 +1,1 @@
-"""The smoothed classifier as others ask it: one object with all checks, and a service around it."""
+"""The HTTP service around the smoothed classifier."""

@@ -13,9 +13,9 @@ UNKNOWN = "unknown"
 
 
 class AliasWatch:
-    """Looks at the registry now and then, in a thread; the service answers on, whatever it finds.
+    """Looks up the alias in the registry now and then, in a thread; the service keeps answering, whatever it finds.
 
-    Loading another version is left to a restart: a change of answers should not come unasked.
+    Only a restart loads another version: answers should not change unasked.
     """
 
     def __init__(self, alias: str, served: str, ask: Callable[[], str]) -> None:
@@ -35,7 +35,7 @@ class AliasWatch:
         before = self.version
         try:
             self.version = self._ask()
-        except Exception:  # a server that is down, an alias that was removed: what it points at is not known
+        except Exception:  # the server is down or the alias was removed: its version is not known
             self.version = UNKNOWN
         if self.moved and self.version != before:
             message = f"{self.alias} points at version {self.version} now: start the service again to serve it"

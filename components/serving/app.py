@@ -5,9 +5,9 @@
                         the alias points at
     GET  /metrics       for Prometheus
 
-The request is that of MLflow's own server. A refusal is {"message": one sentence}, with status 400 (the request is
-wrong), 401 (the token is), 413 (too large), 415 (not JSON), 503 (too much work at once: try again after Retry-After
-seconds) or 504 (it would take too long); 500 is an error of the service.
+Requests have the form of MLflow's own server. A refusal is {"message": one sentence}, with status 400 (the request is
+wrong), 401 (the token is wrong), 413 (too large), 415 (not JSON), 503 (too much work at once: try again after
+Retry-After seconds) or 504 (it would take too long); 500 is an error of the service.
 """
 
 import asyncio
@@ -34,29 +34,29 @@ PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")
 OPEN_PATHS = ("/health", "/ping")
 RETRY_AFTER = 1
-"""Seconds after which a caller that was sent away may ask again."""
+"""Seconds after which a rejected caller may try again."""
 
 
 NUMBER_BYTES = 32
-"""JSON writes a number in [0, 1] and what separates it from the next one in 25 bytes at most; with some room."""
+"""Bytes per number in JSON: a number in [0, 1] and its separator take at most 25, and this leaves some room."""
 MOST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """What the service takes on, beside the `Limits` of one request to the classifier."""
+    """The limits of the service, in addition to the classifier's `Limits` of one request."""
 
     request_bytes: int | None = None
-    """None: what as many images as the classifier takes need, 16 MiB at most."""
+    """None: the size of as many images as the classifier accepts, at most 16 MiB."""
     concurrent: int = 8
-    """Requests worked on at once; the next one is sent away."""
+    """Requests processed at once; further ones are rejected with status 503."""
 
 
 DEFAULT_LIMITS = ServiceLimits()
 
 
 def bytes_needed(card: ModelCard, images: int) -> int:
-    """The bytes that so many images take as JSON, and the rest of a request with them; 16 MiB at most."""
+    """The size in bytes of a JSON request with this many images, at most 16 MiB."""
     return min(MOST_BYTES, images * math.prod(card.image_shape) * NUMBER_BYTES + 4096)
 
 
@@ -69,7 +69,7 @@ class Refusal(Exception):
 
 
 class Metrics:
-    """What an operator watches: above all, whether answers drift toward abstention."""
+    """The metrics for an operator, which show above all whether answers drift towards abstention."""
 
     def __init__(self, classifier: SmoothedClassifier) -> None:
         self.registry = CollectorRegistry()
@@ -105,7 +105,7 @@ class Metrics:
         return kind(*arguments, registry=self.registry, **options)
 
     def count(self, answers: pd.DataFrame, radius: float | None, seconds: float) -> None:
-        """Count a request that was answered at a preset radius, or at none."""
+        """Count an answered request; `radius` is its preset radius, or None."""
         procedure = PROCEDURES[radius is not None]
         abstained = int(answers["abstain"].sum())
         self.answers.labels(procedure, "abstained").inc(abstained)
@@ -128,7 +128,7 @@ def create_app(
 
     Args:
         token: what callers must send as `Authorization: Bearer <token>`, except for /health.
-        watch: of the alias that the classifier was loaded by, if it was by one.
+        watch: of the alias that the classifier was loaded by, or None.
     """
     app = FastAPI(title="smoothed classifier", docs_url=None, redoc_url=None, openapi_url=None)
     service = Service(classifier, limits, watch)
@@ -148,7 +148,7 @@ def create_app(
 
 
 class Service:
-    """What the paths answer."""
+    """The handlers of the paths."""
 
     def __init__(self, classifier: SmoothedClassifier, limits: ServiceLimits, watch: AliasWatch | None) -> None:
         self.classifier, self.limits, self.watch = classifier, limits, watch
@@ -178,7 +178,7 @@ class Service:
             answers, asked = await asyncio.get_running_loop().run_in_executor(self._workers, self.answer, body)
         except Refusal as refusal:
             return refusal_response(self.metrics, refusal)
-        except Exception as error:  # the caller learns that it is not their request, the log what it is
+        except Exception as error:  # the caller learns that the service failed, the log says why
             failure = Refusal(500, "the service failed to answer: see its log")
             return refusal_response(self.metrics, failure, reason=repr(error))
         finally:
@@ -188,16 +188,16 @@ class Service:
         return Response(json.dumps(content) + "\n", media_type="application/json")
 
     def _count_inside(self, change: int) -> None:
-        """In the event loop's thread alone."""
+        """Must be called only in the event loop's thread."""
         self._inside += change
         self.metrics.inside.set(self._inside)
 
     def answer(self, body: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The certificates of a request, and the params that they are of."""
+        """The certificates that answer a request, and the params that were used."""
         classifier = self.classifier
         try:
-            # A request as Python objects is some twenty times its bytes. One at a time: the parser holds the
-            # interpreter anyway.
+            # Parsed to Python objects, a request takes some twenty times its bytes. So only one is parsed at a time;
+            # the parser holds the GIL anyway.
             with self._parsing:
                 images, params = parse(body)
             answers = classifier.certify(images, **params)
@@ -215,7 +215,7 @@ def has_token(request: Request, token: str) -> bool:
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The body of a request, never more of it in memory than `most` bytes and what came last."""
+    """The body of a request. Memory never holds more of it than `most` bytes and the last chunk."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "the content type must be application/json")
     too_large = Refusal(413, f"the request is larger than the limit of {most} bytes")
@@ -245,7 +245,7 @@ def parse(body: bytes) -> tuple[torch.Tensor, dict[str, Any]]:
     except (ValueError, RecursionError):
         raise ValueError("the request is not JSON") from None
     if not isinstance(request, dict) or "inputs" not in request or set(request) - {"inputs", "params"}:
-        raise ValueError("the request must be a JSON object with the key inputs, and params where they are wanted")
+        raise ValueError("the request must be a JSON object with the key inputs and, optionally, params")
     params = {} if request.get("params") is None else request["params"]
     if not isinstance(params, dict):
         raise ValueError("params must be a JSON object")

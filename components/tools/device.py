@@ -1,4 +1,4 @@
-"""Where the computing happens, and what makes it repeatable."""
+"""The device to compute on, and the settings that make results repeatable."""
 
 import os
 
@@ -12,7 +12,7 @@ def use_device(threads: int) -> torch.device:
     A process that torchrun started takes the GPU of its local rank, or the only one that it sees: cluster managers may
     show each process its own GPU alone, as number 0.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic matrix products on a GPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU need it
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Else every new tensor is first filled with NaN, which takes a fifth of a training step and guards against nothing
@@ -28,7 +28,7 @@ def use_device(threads: int) -> torch.device:
 
 
 def cores_of_this_rank() -> int:
-    """The CPU cores for this process, where torchrun has started several on this machine."""
+    """This process's share of the CPU cores, if torchrun has started several processes on this machine."""
     return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks that end with the process that holds them."""
+"""Atomic writes of files and folders, and locks that the system releases when their holder dies."""
 
 import json
 import secrets
@@ -14,14 +14,14 @@ from filelock import FileLock, Timeout
 T = TypeVar("T")
 
 TEMPORARY = ".tmp"
-"""How the names of unfinished files and folders end; `python -m pipelines.state prune` removes those left behind."""
+"""Suffix of unfinished files and folders; `python -m pipelines.state prune` removes those left behind."""
 
 
 def write_text(path: Path, text: str) -> None:
     """Write to a temporary name and move into place.
 
     Raises:
-        OSError: the disk is full or not writable, in one line; what was at `path` stays as it was.
+        OSError: the disk is full or not writable, in one line; the old file at `path` stays unchanged.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     with _naming(path):
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say of a failure which file it was about and what to do."""
+    """Add the file's name and a remedy to an OSError."""
     try:
         yield
     except OSError as error:
@@ -50,16 +50,16 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary places for files or folders that belong together, moved onto `paths` when the block succeeds.
+    """Give temporary paths for files or folders that belong together; move them onto `paths` if the block succeeds.
 
-    When the block or a move fails, all of what was at `paths` is there as it was. No system call moves several at
-    once, so a process that is killed between two moves leaves some of them moved, and at one of `paths` perhaps
-    nothing; it also leaves a note, by which the next call for the same paths finishes the moves before its block runs.
-    Killed before the first move, it leaves `paths` as they were and the places as rubbish. One process at a time may
-    do this for the same paths: the caller sees to that.
+    If the block or a move fails, `paths` keep their old contents. No system call moves several files at once, so a
+    process that is killed between two moves leaves some paths moved and perhaps one path missing. It also leaves a
+    note, with which the next call for the same paths finishes the moves before its block runs. A process that is killed
+    before the first move leaves `paths` unchanged and the temporary files behind. The caller must ensure that only one
+    process at a time does this for the same paths.
 
     Raises:
-        OSError: something cannot be moved, in one line.
+        OSError: a file or folder cannot be moved, in one line.
     """
     note = paths[0].with_name(f"{paths[0].name}.moving{TEMPORARY}")
     with _naming(paths[0]):
@@ -81,13 +81,13 @@ def replaced(*paths: Path) -> Iterator[list[Path]]:
                 _undo_moves(paths, note)
                 raise
     finally:
-        if not note.exists():  # else the moves could not be undone either, and the next call needs the places
+        if not note.exists():  # else undoing the moves failed too, and the next call needs these files
             for place in places:
                 remove(place)
 
 
 def _beside(paths: tuple[Path, ...], token: str) -> tuple[list[Path], list[Path]]:
-    """Where the new ones wait before they are moved in, and the old ones after they are moved out."""
+    """The temporary paths of the new contents, and those that the old contents are moved to."""
     return (
         [path.with_name(f"{path.name}.{token}{TEMPORARY}") for path in paths],
         [path.with_name(f"{path.name}.{token}.old{TEMPORARY}") for path in paths],
@@ -95,17 +95,17 @@ def _beside(paths: tuple[Path, ...], token: str) -> tuple[list[Path], list[Path]
 
 
 def _finish_moves(paths: tuple[Path, ...], note: Path) -> None:
-    """Move out what is old and in what is new, whatever of it was done already; without the note, all of it is done."""
+    """Move the old contents out and the new ones in, skip moves that are done, and remove the note at the end."""
     places, old = _beside(paths, note.read_text(encoding="utf-8"))
     for path, place, aside in zip(paths, places, old, strict=True):
         if _is_there(place):
             if _is_there(path):
                 path.replace(aside)
             place.replace(path)
-        elif _is_there(aside) and not _is_there(path):  # undone by a call that was killed in it
+        elif _is_there(aside) and not _is_there(path):  # a call was killed while it undid the moves
             aside.replace(path)
     note.unlink()
-    with suppress(OSError):  # all is in place: what cannot be removed is left to `python -m pipelines.state prune`
+    with suppress(OSError):  # all moves are done: `python -m pipelines.state prune` removes what is left here
         for aside in old:
             remove(aside)
 
@@ -139,12 +139,12 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, silence: float = 10.0) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is made. The system lets go of it when the process dies.
+    """Hold an exclusive lock on a file, which is created. The system releases the lock when the process dies.
 
     The thread that holds it may take it again; other threads wait as other processes do.
 
     Args:
-        silence: seconds after which a wait is worth a line.
+        silence: seconds to wait before a line is printed.
     """
     say = partial(print, f"waiting for the process that has {path}", flush=True)
     lock = _acquired(FileLock, path, say, silence)
@@ -156,7 +156,7 @@ def locked(path: Path, silence: float = 10.0) -> Iterator[None]:
 
 @contextmanager
 def locked_by_name(path: Path, holder: str, say: Callable[[str], None]) -> Iterator[None]:
-    """As `locked`; whoever waits is told who the holder is."""
+    """As `locked`; a process that waits is told who the holder is."""
     note = path.with_suffix(".holder")
     known = partial(note.read_text, encoding="utf-8")
     lock = _acquired(FileLock, path, lambda: say(f"waiting for {known() if note.exists() else 'another process'}"))
@@ -171,15 +171,15 @@ _CLAIMED: dict[Path, FileLock] = {}
 
 
 def claim(folder: Path) -> None:
-    """Have a folder for this process alone until it ends, waiting for another process that has it.
+    """Lock a folder for this process until it ends; wait if another process holds it.
 
-    What this process has claimed already, in whatever thread, it has at once.
+    A folder that any thread of this process has claimed already is granted at once.
     """
     path = folder.with_name(f"{folder.name}.lock").resolve()
     if path not in _CLAIMED:
         of_the_process = partial(FileLock, thread_local=False)
         say = partial(print, f"waiting for the process that has {folder}", flush=True)
-        _CLAIMED[path] = _acquired(of_the_process, path, say)  # let go of by the system
+        _CLAIMED[path] = _acquired(of_the_process, path, say)  # the system releases it
 
 
 def _acquired(kind: Callable[..., FileLock], path: Path, say: Callable[[], None], silence: float = 1.0) -> FileLock:
@@ -195,7 +195,7 @@ def _acquired(kind: Callable[..., FileLock], path: Path, say: Callable[[], None]
 
 @contextmanager
 def free(path: Path) -> Iterator[bool]:
-    """Whether nobody else holds the lock of this file; if so, nobody gets it within the block."""
+    """Give True if nobody else holds the lock of this file; the block then holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -210,7 +210,7 @@ def free(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process that lives holds the lock of this file, this one included. Makes no file."""
+    """Whether a living process, this one included, holds the lock of this file. Creates no file."""
     if not path.exists():
         return False
     with free(path) as nobody:
@@ -232,7 +232,7 @@ def read_record(path: Path, remedy: str, kind: type[T]) -> T:
     """A JSON object as `kind`, a dataclass or a dict.
 
     Raises:
-        ValueError: naming the file and the remedy, when it is missing, torn or has other keys.
+        ValueError: the file is missing, torn or has other keys; the message names the file and the remedy.
     """
     try:
         return kind(**json.loads(path.read_text(encoding="utf-8")))

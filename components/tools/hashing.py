@@ -19,11 +19,11 @@ def hash_file(path: Path) -> str:
 
 
 SOURCES = {".py", ".cpp"}
-"""What a file of code ends with. What lies beside them (byte code, an editor's copies) changes no result."""
+"""Suffixes of source files. Other files beside them (byte code, editors' copies) change no result."""
 
 
 def hash_code(paths: Iterable[Path]) -> str:
-    """SHA-256 over files of code and, recursively, those of folders; names count relative to each path."""
+    """SHA-256 over source files and, recursively, those in folders; file names count relative to each path."""
     digest = hashlib.sha256()
     for path in paths:
         files = sorted(file for file in path.rglob("*") if file.suffix in SOURCES) if path.is_dir() else [path]

@@ -16,11 +16,11 @@ SECONDS = 5.0
 def send(event: str, facts: dict[str, object], key: str, markers: Path) -> bool:
     """POST {"event": ..., ...facts} as JSON, unless something with this `key` was sent before.
 
-    What the webhook may have heard counts as sent: after a refused connection or an error status the same key is tried
-    again by the next call, after a silence it is not.
+    After a refused connection or an error status, the next call sends the same key again. After a timeout it does not,
+    because the webhook may have received the event.
 
     Returns:
-        Whether nothing is left to tell: False where the webhook could not be told.
+        False if the webhook did not receive the event and a later call should send it again; else True.
 
     Args:
         key: identity of what happened, such as a hash of it.
@@ -52,7 +52,7 @@ def send(event: str, facts: dict[str, object], key: str, markers: Path) -> bool:
 
 
 def _post(url: str, body: bytes) -> Exception | None:
-    """Why it failed, if it did. In a thread, as urllib's limit is on each read, not on the whole."""
+    """The error, or None. Runs in a thread, because urllib limits each read but not the whole request."""
     problem: list[Exception | None] = [TimeoutError(f"no answer within {SECONDS:g} s")]
 
     def post() -> None:

@@ -48,7 +48,7 @@ class Progress:
 
 
 def pace(rate: float) -> str:
-    """Units per second, or of slow work the seconds that one takes."""
+    """Units per second as text; for slow work, seconds per unit."""
     if rate >= 10:
         return f"{rate:,.0f}/s"
     return f"{rate:.1f}/s" if rate >= 0.95 or not rate else f"{1 / rate:,.1f} s each"

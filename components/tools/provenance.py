@@ -1,4 +1,4 @@
-"""Under which circumstances a result was made: facts for a reader, on which no result depends."""
+"""Provenance of a result: commit, hardware and versions, for readers. No result depends on it."""
 
 import os
 import platform

@@ -8,11 +8,11 @@ hearing signals, and may wait for hours for one that is slower, as long as that 
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,14 +20,11 @@ from components.tools.roll_call import POLL, LostRank, call_roll, wait_for_all
 
 BEAT = 1.0
 """Seconds between two signs of life."""
-ALIKE = 2.0
-"""Seconds for others to say the same, so that it is said once."""
-CAUSE = 5.0
-"""Seconds for a rank that closed its connections to say why."""
+TALK = 3.0
+"""Seconds for the others to say how they end, where this rank ends for one of them, or may say the same as they do."""
 BY_ITSELF = 10.0
-"""Seconds for a rank to end by itself once another one has ended, or once it was asked to."""
-ASKED = 20.0
-"""Seconds for a rank to end once it was interrupted because another one had ended."""
+"""Seconds for a rank to end by itself once it was asked to, or once another one has ended: it is interrupted then, and
+has twice as long again."""
 
 
 def silence_allowed() -> float:
@@ -54,11 +51,12 @@ class World:
         self.rank, self.size, self.hosts, self.attempt = rank, len(hosts), hosts, attempt
         self._store = store
         self._others = [other for other in range(self.size) if other != rank]
-        self._meetings = self._collectives = 0
-        self._in_collective = self._interrupted = False
+        self._meetings = 0
+        self._collective: object = None
+        """The one under way: each is another object."""
+        self._interrupted = False
         self._end: End | None = None
         self._over = threading.Event()
-        self._pulse = threading.Thread(target=self._watch, daemon=True)
 
     def name(self, rank: int) -> str:
         """For people."""
@@ -90,17 +88,16 @@ class World:
             ValueError: in every rank alike, naming what differs, where, and the remedy.
         """
         everyone = [json.loads(message) for message in self.meet(json.dumps(facts))]
-        names = dict.fromkeys(name for those in everyone for name in those)
-        differing = [name for name in names if any(those.get(name) != everyone[0].get(name) for those in everyone)]
-        if differing:
-            told = [self._difference(name, [those.get(name) for those in everyone]) for name in differing[:3]]
-            more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise ValueError(f"the ranks are not at work on the same thing: {'; '.join(told)}{more}: {remedy}")
-
-    def _difference(self, name: str, values: list[Any]) -> str:
-        other = next(rank for rank, value in enumerate(values) if value != values[0])
-        one, two = (f"{str(values[rank])[:40]} on {self.name(rank)}" for rank in (0, other))
-        return f"{name} is {one} and {two}"
+        told = []
+        for name in dict.fromkeys(name for those in everyone for name in those):
+            values = [those.get(name) for those in everyone]
+            other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
+            if other is not None:
+                both = (f"{str(values[rank])[:40]} on {self.name(rank)}" for rank in (0, other))
+                told.append(f"{name} is {' and '.join(both)}")
+        if told:
+            more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+            raise ValueError(f"the ranks are not at work on the same thing: {'; '.join(told[:3])}{more}: {remedy}")
 
     @contextmanager
     def collective(self) -> Iterator[None]:
@@ -109,15 +106,14 @@ class World:
         Raises:
             LostRank: instead of what torch says when a connection is closed or times out.
         """
-        self._collectives += 1
-        self._in_collective = True
+        self._collective = object()
         try:
             yield
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise LostRank(f"the connection to another rank is lost ({reason})") from None
         finally:
-            self._in_collective = False
+            self._collective = None
 
     # --- the end
 
@@ -133,27 +129,23 @@ class World:
             return code, line
         end = End(code, line, self.rank)
         if lost or self._interrupted:
-            end = self._cause() or end
-        self._say_end(end)
-        ends = self._ends() if code else {}
-        until = time.monotonic() + ALIKE
-        while code and len(ends) < len(self._others) and time.monotonic() < until:
-            time.sleep(POLL)
-            ends = self._ends()
-        ends[self.rank] = end
-        alike = len(ends) == self.size and all(other[:2] == end[:2] and other.of == r for r, other in ends.items())
-        guilty = end.of == self.rank
-        here = [rank for rank in ends if self.hosts[rank] == self.hosts[self.rank]]
-        same = [rank for rank in here if ends[rank][:2] == end[:2] and (ends[rank].of == rank) == guilty]
-        said_there = not guilty and self.hosts[end.of] == self.hosts[self.rank]
-        if not end.line or min(same) < self.rank or said_there:
-            return end.code, ""
-        return end.code, end.line if alike else f"{self.name(end.of)}: {end.line}"
+            end = self._cause(self._hear(self._cause)) or end
+        return self._tell(end)
 
-    def _say_end(self, end: End) -> None:
+    def _tell(self, end: End) -> tuple[int, str]:
+        """Tell the others; gives the exit code, and what this rank has to print."""
         self._end = end
         with suppress(RuntimeError):  # the store has gone with its machine: nobody is left to hear it
             self._store.set(f"end/{self.rank}", json.dumps(end))
+        if not end.code:
+            return end.code, ""
+        ends = self._hear(lambda ends: len(ends) == len(self._others)) | {self.rank: end}
+        here = [rank for rank in ends if self.hosts[rank] == self.hosts[self.rank] and ends[rank][:2] == end[:2]]
+        speaker = min(here, key=lambda rank: (ends[rank].of != rank, rank))  # the one at fault, if it is here
+        if speaker != self.rank:
+            return end.code, ""
+        all_alike = all(ends.get(rank) == end._replace(of=rank) for rank in range(self.size))
+        return end.code, end.line if all_alike else f"{self.name(end.of)}: {end.line}"
 
     def _ends(self) -> dict[int, End]:
         """Of the other ranks, those that have ended."""
@@ -162,15 +154,16 @@ class World:
             return {rank: End(*json.loads(self._store.get(f"end/{rank}"))) for rank in ended}
         return {}
 
-    def _cause(self) -> End | None:
-        """The end of another rank that this one ends for; None if nobody says a word."""
-        until = time.monotonic() + CAUSE
-        while time.monotonic() < until:
-            for end in self._ends().values():
-                if end.code and end.of != self.rank:
-                    return end
+    def _hear(self, enough: Callable[[dict[int, End]], object]) -> dict[int, End]:
+        """The ends of the others, as soon as they are enough, or after TALK seconds."""
+        until = time.monotonic() + TALK
+        while not enough(ends := self._ends()) and time.monotonic() < until:
             time.sleep(POLL)
-        return None
+        return ends
+
+    def _cause(self, ends: dict[int, End]) -> End | None:
+        """The end of another rank that this one ends for."""
+        return next((end for end in ends.values() if end.code and end.of != self.rank), None)
 
     def _refuse_ended(self, waited_for: list[int]) -> None:
         for rank in self._ends().keys() & set(waited_for):
@@ -178,80 +171,83 @@ class World:
 
     # --- signs of life, in a thread of their own
 
-    def open(self) -> None:
-        """Begin to give signs of life, and to look for those of the others."""
-        if self.size == 1:
-            return
-        self._store.set(f"pulse/{self.rank}", "0")
-        self._signals, other_end = socket.socketpair()
-        for end in (self._signals, other_end):
-            end.setblocking(False)
-        self._written_by_signals = other_end
-        self._wakeup_before = signal.set_wakeup_fd(other_end.fileno(), warn_on_full_buffer=False)
-        wait_for_all(lambda rank: self._store.check([f"pulse/{rank}"]), self._others, self.name, self._refuse_ended)
-        self._pulse.start()
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Within it, give signs of life, and look for those of the others.
 
-    def close(self) -> None:
-        if self.size == 1:
-            return
-        if self._end is None:
-            self._say_end(End(0, "", self.rank))
-        self._over.set()
-        signal.set_wakeup_fd(self._wakeup_before)
+        Raises:
+            LostRank: another one has ended before it began.
+        """
+        self._store.set(f"pulse/{self.rank}", "0")
+        self._signals, written_by_signals = os.pipe()
+        for end in (self._signals, written_by_signals):
+            os.set_blocking(end, False)
+        self.meet()
+        before = signal.set_wakeup_fd(written_by_signals, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            if self._end is None:
+                self._tell(End(0, "", self.rank))
+            self._over.set()
+            signal.set_wakeup_fd(before)
 
     def _watch(self) -> None:
         """Every BEAT seconds: give a sign of life, look for those of the others, and see to it that this rank ends once
         another one has, or once it is asked to and cannot hear it. Time is counted in own beats: a machine that slept
         does not take the others for dead."""
-        beats, seen, silent = 0, dict.fromkeys(self._others, b""), dict.fromkeys(self._others, 0.0)
-        ended_for = stopping_for = 0.0
-        stopped_in = None
+        lasted: Counter[Any] = Counter()
+        pulses, asked_in = [b""] * len(self._others), None
+
+        def lasts(what: Any, holds: bool) -> float:
+            """For how many seconds it has held."""
+            lasted[what] = lasted[what] + 1 if holds else 0
+            return BEAT * lasted[what]
+
         while not self._over.wait(BEAT):
-            beats += 1
-            try:
-                self._store.set(f"pulse/{self.rank}", str(beats))
-                pulses = self._store.multi_get([f"pulse/{rank}" for rank in self._others])
-            except RuntimeError:
-                self._give_up("error: the machine of rank 0, or torchrun there, does not answer any more")
+            before, pulses = pulses, self._exchange_pulses()
             ends = self._ends()
-            for rank, pulse in zip(self._others, pulses, strict=True):
-                silent[rank] = 0.0 if pulse != seen[rank] or rank in ends else silent[rank] + BEAT
-                seen[rank] = pulse
-                self._judge_silence(rank, silent[rank])
-            ended_for = ended_for + BEAT if self._end is None and any(end.code for end in ends.values()) else 0.0
-            if ended_for >= BY_ITSELF and not self._interrupted:
+            for rank, pulse, pulse_before in zip(self._others, pulses, before, strict=True):
+                self._judge_silence(rank, lasts(rank, pulse == pulse_before and rank not in ends))
+
+            cause = self._cause(ends) if self._end is None else None
+            left = lasts("left", cause is not None)
+            if left >= BY_ITSELF and not self._interrupted:
                 self._interrupted = True
                 os.kill(os.getpid(), signal.SIGINT)
-            if ended_for >= BY_ITSELF + ASKED:
-                self._end_with(next(end for end in ends.values() if end.code))
+
             if self._asked_to_stop():
-                stopped_in, stopping_for = self._collectives, 0.0
-            stopping_for += BEAT
-            stuck = self._in_collective and self._collectives == stopped_in
-            if stuck and stopping_for >= BY_ITSELF:  # the handler of the signal cannot run there
-                print("stopped while it waited for another rank; what is finished is kept", file=sys.stderr)
-                os._exit(75)
+                asked_in = self._collective
+            stuck = lasts("stuck", asked_in is not None and asked_in is self._collective)  # there no handler can run
+            if left >= 3 * BY_ITSELF or stuck >= BY_ITSELF:
+                stopped = End(75, "stopped while it waited for another rank; what is finished is kept", self.rank)
+                self._end_now(cause or stopped)
+
+    def _exchange_pulses(self) -> list[bytes]:
+        """Give a sign of life, and take those of the others."""
+        try:
+            self._store.add(f"pulse/{self.rank}", 1)
+            return self._store.multi_get([f"pulse/{rank}" for rank in self._others])
+        except RuntimeError:
+            line = "error: the machine of rank 0, or torchrun there, does not answer any more"
+            self._end_now(End(1, line, self.rank))
 
     def _judge_silence(self, rank: int, seconds: float) -> None:
-        allowed = silence_allowed()
-        if seconds == max(BEAT, allowed // (3 * BEAT) * BEAT):
-            print(f"{self.name(rank)} has given no sign of life for {seconds:.0f} s", file=sys.stderr, flush=True)
-        if seconds >= allowed:
-            self._give_up(f"error: {self.name(rank)} has given no sign of life for {seconds:.0f} s: see what it does")
+        told = f"{self.name(rank)} has given no sign of life for {seconds:.0f} s"
+        if 0 <= seconds - silence_allowed() / 3 < BEAT:
+            print(told, file=sys.stderr, flush=True)
+        if seconds >= silence_allowed():
+            self._end_now(End(1, f"error: {told}: see what it does", self.rank))
 
     def _asked_to_stop(self) -> bool:
         with suppress(BlockingIOError):
-            return bool({signal.SIGINT, signal.SIGTERM} & set(self._signals.recv(1000)))
+            return bool({signal.SIGINT, signal.SIGTERM} & set(os.read(self._signals, 1000)))
         return False
 
-    def _give_up(self, line: str) -> NoReturn:
-        self._end_with(End(1, line, self.rank))
-
-    def _end_with(self, end: End) -> NoReturn:
-        """End this process now, like a crash, which an agent that may restart it all takes for one."""
-        code, line = (
-            self.last_words(*end[:2]) if end.of == self.rank else (end.code, f"{self.name(end.of)}: {end.line}")
-        )
+    def _end_now(self, end: End) -> NoReturn:
+        """End this process like a crash, which an agent that may restart it all takes for one."""
+        code, line = self._tell(end)
         if line:
             print(line, file=sys.stderr, flush=True)
         os._exit(code)
@@ -279,9 +275,8 @@ def joined() -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     world = _CURRENT = World(rank, *call_roll(rank, size))
-    world.open()
     try:
-        yield world
+        with world.alive():
+            yield world
     finally:
-        world.close()
         _CURRENT = World()

@@ -1,7 +1,7 @@
-"""Adversaries of the smoothed classifier, in L2.
+"""L2 attacks on the smoothed classifier.
 
-All climb J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20) with the network in eval mode: batch norm
-uses its running statistics and leaves them as they are, and no gradient reaches the parameters.
+All maximise J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20) with the network in eval mode: batch
+norm uses its running statistics and leaves them as they are, and no gradient reaches the parameters.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from components.training.fusing import fuse
 from components.training.smoothing import TINY, noisy_logits, smoothed_probabilities
 
 CHUNK = 128
-"""Noisy images per forward on a CPU, so that what lies between two layers fits its caches; a GPU takes all at once."""
+"""Noisy images per forward on a CPU, so that the activations fit into its caches; a GPU takes all at once."""
 
 
 def smoothed_ascent(
@@ -60,12 +60,13 @@ def smoothed_pgd(
 ) -> Tensor:
     """Adversaries (B, C, H, W) of the smoothed classifier within `radius` (SmoothAdv, section 3).
 
-    Unit steps times 2 * radius / steps from the image itself, clipped to [0, 1], then projected to the ball: other than
-    in `smoothed_ascent`, clipping comes first, and where the gradient is exactly zero the step is a draw from N(0, I).
+    Starts at the image. Steps have the length 2 * radius / steps; each point is clipped to [0, 1], then projected to
+    the ball. Unlike in `smoothed_ascent`, clipping comes first, and where the gradient is exactly zero, a draw from
+    N(0, I) replaces the unit direction.
 
     Args:
         images, labels, noise: as in `smoothed_ascent`.
-        draws: drawn from in every step, needed or not, so that what is drawn does not depend on the gradients.
+        draws: used in every step, needed or not, so that later draws do not depend on the gradients.
     """
     points = images
     with eval_mode(network) as classifier:
@@ -79,7 +80,7 @@ def smoothed_pgd(
 
 
 def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-    """The gradient of J at `points` (B, C, H, W), of some images at a time: they are independent of each other."""
+    """The gradient of J at `points` (B, C, H, W), computed for some images at a time, which are independent."""
     chunk = len(points) if points.is_cuda else max(1, CHUNK // len(noise))
     parts = zip(points.split(chunk), labels.split(chunk), noise.split(chunk, 1), strict=True)  # type: ignore[no-untyped-call]
     gradients = []
@@ -93,7 +94,7 @@ def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, its layers fused; afterwards it is in the mode it was in."""
+    """Give the network in eval mode with fused layers; restore its mode afterwards."""
     was_training = network.training
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole or not there at all, and known to be of this very training."""
+"""Checkpoints of a training, written atomically and tied to the training by its key."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ def save(folder: Path, key: str, epoch: int, step: int, state: dict[str, Any]) -
     and moved into place: a killed run leaves no torn checkpoint and at most one temporary file.
 
     Raises:
-        CheckpointError: the disk is full or not writable; older checkpoints are as they were.
+        CheckpointError: the disk is full or not writable; older checkpoints stay unchanged.
     """
     buffer = io.BytesIO()
     torch.save({"key": key, "state": state}, buffer)
@@ -47,17 +47,17 @@ def save(folder: Path, key: str, epoch: int, step: int, state: dict[str, Any]) -
         if folder.is_dir():
             temporary.unlink(missing_ok=True)
         raise CheckpointError(
-            f"the checkpoint {path} cannot be written ({error.strerror}): make room and run the same command again, "
-            "it goes on from the checkpoint before"
+            f"the checkpoint {path} cannot be written ({error.strerror}): make room and run the same command again "
+            "to continue from the previous checkpoint"
         ) from None
     return path
 
 
 def save_by_main_rank(training: Training, folder: Path, key: str, ranks: Ranks) -> None:
-    """Save a training's state, which the main rank writes; where that fails, it fails in all of them.
+    """Let the main rank write a training's state; if that fails, raise in all ranks.
 
     Raises:
-        FloatingPointError: the state is not finite; no checkpoint holds such a one.
+        FloatingPointError: the state is not finite, so it is not saved.
         OSError: the checkpoint could not be written.
     """
     state, error = training.state(), None
@@ -71,9 +71,9 @@ def save_by_main_rank(training: Training, folder: Path, key: str, ranks: Ranks) 
 
 
 def load_newest(folder: Path, key: str, device: torch.device, *, say: bool = True) -> dict[str, Any] | None:
-    """The newest state of the training `key` that is whole, or None.
+    """The newest intact state of the training `key`, or None.
 
-    Any other file is skipped, and named on stderr if `say`.
+    Every other file is skipped and, if `say`, named on stderr.
     """
     for path in sorted(folder.glob("epoch-*.pt"), reverse=True):
         try:
@@ -85,7 +85,7 @@ def load_newest(folder: Path, key: str, device: torch.device, *, say: bool = Tru
 
 
 def newest(folder: Path) -> Path | None:
-    """The file that a training would try first to go on from."""
+    """The newest checkpoint file, which `load_newest` tries first."""
     return max(folder.glob("epoch-*.pt"), default=None)
 
 

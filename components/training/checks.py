@@ -1,4 +1,4 @@
-"""What a training refuses before its first step."""
+"""Checks of the data before a training's first step."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from components.data.streaming import FileSplit
 
 
 def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str], max_value: int) -> None:
-    """Refuse data that a training would silently learn nonsense from.
+    """Refuse data from which a training would silently learn nonsense.
 
     Args:
         pixels: uint8 (N, C, H, W), or files, which are checked as they are decoded.

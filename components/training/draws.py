@@ -9,7 +9,7 @@ from components.tools.hashing import derive_seed
 
 
 class Shard(NamedTuple):
-    """Images `first` to `last` (excluded) of a step's group of `total`."""
+    """A rank's part of a step's group of `total` images: `first` to `last` (excluded)."""
 
     first: int
     last: int

@@ -33,12 +33,12 @@ class EpochStats:
     loss: float
     """Mean over the optimiser steps."""
     noisy_accuracy: float
-    """Part of the noisy training images classified right, as seen while training."""
+    """Share of the noisy training images that were classified correctly, measured during the epoch."""
     seconds: float
 
 
 def begin(settings: Train, description: Description, seed: int, device: torch.device, ranks: Ranks) -> "Training":
-    """The training of a network for the described data, before its first step; the same in every rank."""
+    """A new training of a network for the described data; the same in every rank."""
     channels, height, width = description.image_shape
     torch.manual_seed(derive_seed(seed, "weights"))
     shape, classes = (channels, height, width), len(description.classes)
@@ -53,23 +53,23 @@ def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer
 
 
 class Training:
-    """A training under way, between two optimiser steps: all that changes, and so all that a checkpoint holds."""
+    """The state of a training between two optimiser steps: all that changes, and so all that a checkpoint holds."""
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.network, self.optimizer = network, optimizer
         self.history: list[EpochStats] = []
         self.images: int
-        """How many went into the finished steps of the epoch under way."""
+        """Number of images in the finished steps of the current epoch."""
         self._begin_epoch()
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, counted from 0: as many are finished."""
+        """The current epoch, counted from 0; also the number of finished epochs."""
         return len(self.history)
 
     @property
     def step(self) -> int:
-        """Finished steps of the epoch under way."""
+        """Finished steps of the current epoch."""
         return len(self._losses)
 
     def position(self, epochs: int) -> str:
@@ -77,14 +77,14 @@ class Training:
         return f"epoch {self.epoch} of {epochs}" + (f", step {self.step}" if self.step else "")
 
     def _begin_epoch(self, seconds: float = 0.0) -> None:
-        self._losses: list[Tensor] = []  # stay on the device: reading one would wait for it
+        self._losses: list[Tensor] = []  # kept on the device: reading one would wait for it
         self._right: Tensor | float = 0.0
         self._noisy_images = 0
         self.images = 0
         self._start = time.perf_counter() - seconds
 
     def count(self, loss: Tensor, right: Tensor, images: int, num_noises: int) -> None:
-        """Note a step's loss, and how many of its images under each of the noises were classified right."""
+        """Record a step's loss and how many of its noisy images were classified correctly."""
         self._losses.append(loss)
         self._right = self._right + right.double()
         self._noisy_images += images * num_noises
@@ -112,10 +112,10 @@ class Training:
         return torch.stack(self._losses) if self._losses else torch.zeros(0)
 
     def check_finite(self) -> None:
-        """Wait for the device and look at every loss of the epoch so far and at the weights.
+        """Wait for the device, then check every loss of the epoch so far and all weights.
 
         Raises:
-            FloatingPointError: naming epoch and step.
+            FloatingPointError: a value is not finite; the message names epoch and step.
         """
         rate = self.optimizer.param_groups[0]["lr"]
         broken = (~self._all_losses().isfinite()).nonzero()
@@ -136,7 +136,7 @@ class Training:
         return {name: hashlib.sha256(value.cpu().numpy().tobytes()).hexdigest() for name, value in values}
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: tensors and plain values, nothing of which is not finite.
+        """The state for a checkpoint: tensors and plain values, with finite losses and weights.
 
         Raises:
             FloatingPointError: see `check_finite`.
@@ -154,7 +154,7 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Become the training that `state()` was taken of."""
+        """Restore the training from what `state()` returned."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochStats(**row) for row in state["history"]]
@@ -164,17 +164,17 @@ class Training:
 
 
 def compare_ranks(training: Training, ranks: Ranks, epochs: int, checkpoints: Path) -> None:
-    """Refuse ranks that would go on from different places or weights.
+    """Check that all ranks continue from the same step with the same weights.
 
     Raises:
-        ValueError: in every rank alike, naming what differs and where.
+        ValueError: they do not; raised in every rank, and the message names what differs and where.
     """
     if ranks.size == 1:
         return
     one_folder = f"the processes see different checkpoints: {checkpoints} must be one folder for all"
     ranks.world.compare({"position": training.position(epochs)}, one_folder)
     weights_sha256 = {f"weights {name}": sha256 for name, sha256 in training.weights_sha256().items()}
-    ranks.world.compare(weights_sha256, "the same recipe built or loaded other weights: see torch and hardware")
+    ranks.world.compare(weights_sha256, "the same recipe gave different weights: compare torch and hardware")
 
 
 def fit(
@@ -188,17 +188,17 @@ def fit(
     seed: int,
     ranks: Ranks | None = None,
 ) -> Iterator[int]:
-    """Train in place; after each optimiser step, yields the number of its images.
+    """Train in place; yield the number of images after each optimiser step.
 
-    Every random number depends on (seed, epoch, step) and the image's place in the step alone. So a training that takes
-    over the state of another one at any yield ends with the same weights and history, bit for bit, as that one would.
-    Several processes, which share the images of each step, take each step as one process would, within rounding.
+    Every random number depends only on (seed, epoch, step) and the image's position in the step. So a training that is
+    restored from its state at any yield ends with the same weights and history, bit for bit. If several processes share
+    the images of each step, the step equals that of one process within rounding.
 
     Args:
         pixels: uint8 (N, C, H, W) on the network's device, or files that are decoded on the fly; `pixels / max_value`
             is in [0, 1].
         labels: int64 (N,), on the network's device.
-        ranks: with whom the steps are shared; each must call this alike.
+        ranks: the processes that share the steps; each must call this with the same arguments.
 
     Raises:
         ValueError: fewer images than groups in a batch.
@@ -230,8 +230,8 @@ def fit(
 
 
 def training_views(pixels: Tensor | FileSplit, steps: list[Tensor], seed: int, epoch: int) -> Iterator[Tensor]:
-    """The images of each step, uint8 (B, C, H, W), where its row numbers are; files are decoded by processes of their
-    own, some steps ahead: as many as this rank's part of the machine has cores."""
+    """The images of each step, uint8 (B, C, H, W), on the device of its row numbers. Worker processes, one per core of
+    this rank, decode files some steps ahead."""
     if isinstance(pixels, Tensor):
         yield from (pixels[rows] for rows in steps)
         return
@@ -271,7 +271,7 @@ def optimise(
 
 
 def augmented(batch: Tensor, draws: Draws) -> Tensor:
-    """Each image of a uint8 batch (B, C, H, W) as a random crop of itself with a border, mirrored half of the time."""
+    """A random crop of each padded image of a uint8 batch (B, C, H, W), mirrored with probability 1/2."""
     offsets = torch.stack([draws.integers(batch, high=2 * PADDING + 1) for _ in range(2)], dim=1)
     return crop_and_flip(batch, offsets, draws.integers(batch, high=2).bool())
 
@@ -298,6 +298,6 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
 
 
 def learning_rate(epoch: int, settings: Train) -> float:
-    """A tenth every `decay_every` epochs; the published runs dropped one epoch late."""
+    """The initial rate, divided by ten every `decay_every` epochs; the published runs decayed one epoch later."""
     late = 1 if settings.decay_schedule == "published" else 0
     return settings.learning_rate * 0.1 ** (max(0, epoch - late) // settings.decay_every)

@@ -1,6 +1,6 @@
-"""The same function as a network in eval mode, faster: for the attack, which needs gradients of the image alone.
+"""A faster form of a network in eval mode, for the attack, which needs gradients with respect to the images only.
 
-Two fusings: of batch norm into the convolution before it, and of a pooled convolution into one matrix product.
+It fuses batch norm into the convolution before it, and a pooled convolution into one matrix product.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ threshold_backward = torch.ops.aten.threshold_backward
 """(gradient, values, threshold): the gradient where values > threshold, elsewhere 0; one pass over memory."""
 
 TIE = 1e-30
-"""Values of a pooling window that differ by less are equal: far below what float32 tells apart, far above 0."""
+"""Values of a pooling window that differ by less count as equal. It is far below float32's resolution, far above 0."""
 
 
 class FusedConvolution(nn.Module):
-    """A convolution and the batch norm after it in one: gamma / sqrt(var + eps) goes into the kernel, the rest into the
+    """A convolution fused with the batch norm after it: gamma / sqrt(var + eps) goes into the kernel, the rest into the
     bias. Reads the weights and statistics of both at every call and owns none."""
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
@@ -42,11 +42,11 @@ class FusedConvolution(nn.Module):
 
 
 class PooledConvolution(nn.Module):
-    """relu(maxpool(convolution)), pooled 2x2, on a CPU as one matrix product with a column per pooling window: with few
-    channels libraries take twice as long for the gradient.
+    """relu(maxpool(convolution)) with 2x2 pooling. On a CPU it is one matrix product with a column per pooling window:
+    with few channels, libraries take twice as long for the gradient.
 
-    Images lie last in memory, inside and in the result, so that whatever is copied or compared lies side by side. Reads
-    the weights at every call.
+    The batch is the last dimension in memory, inside and in the result, so copied and compared values are contiguous.
+    Reads the weights at every call.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -64,8 +64,8 @@ class PooledConvolution(nn.Module):
 
     @staticmethod
     def fits(convolution: nn.Conv2d, pooling: nn.Module, activation: nn.Module) -> bool:
-        """Whether the layers are such a row: a 5x5 kernel, no border, pooled 2x2. A smaller kernel would waste more of
-        the matrix, which is (6/5)^2 times as large as the products that count."""
+        """Whether the layers can be fused: a 5x5 kernel, no padding, 2x2 pooling, ReLU. The matrix is (6/5)^2 times as
+        large as the products that count; a smaller kernel would waste more."""
         facts = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
         return (
             (*facts, convolution.groups) == ((5, 5), (1, 1), (0, 0), (1, 1), 1)
@@ -77,9 +77,10 @@ class PooledConvolution(nn.Module):
 
 
 class _PooledProduct(torch.autograd.Function):
-    """What `PooledConvolution` computes, from images (C, H, W, N) to (O, H', W', N); its gradient is of the images.
+    """The product of `PooledConvolution`, from images (C, H, W, N) to (O, H', W', N), with the gradient of the images
+    only.
 
-    Where several values of a window are the largest, each of them gets the gradient.
+    If several values of a window share the maximum, each of them gets the gradient.
     """
 
     @staticmethod
@@ -112,19 +113,19 @@ class _PooledProduct(torch.autograd.Function):
 
 
 def windows(images: Tensor, side: int) -> Tensor:
-    """What each 2x2 pooling window sees of images (C, H, W, N): (side, side, C, H', W', N)."""
+    """The input patch of each 2x2 pooling window, from images (C, H, W, N): (side, side, C, H', W', N)."""
     return images.unfold(1, side, 2).unfold(2, side, 2).permute(4, 5, 0, 1, 2, 3).contiguous()
 
 
 def kernel_of_windows(weight: Tensor) -> Tensor:
-    """The matrix (4 * O, (k + 1)^2 * C) that takes what a 2x2 pooling window sees to its four values of a convolution
-    with `weight` (O, C, k, k): the kernel at each of its four places, zero around it."""
+    """The matrix (4 * O, (k + 1)^2 * C) that maps the input patch of a 2x2 pooling window to its four values of a
+    convolution with `weight` (O, C, k, k): the kernel at each of its four positions, zero elsewhere."""
     places = [F.pad(weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
     return torch.stack(places).permute(0, 1, 3, 4, 2).flatten(0, 1).flatten(1)
 
 
 class _WholeLayers(fx.Tracer):
-    """Looks into blocks, never into layers, whatever file they come from."""
+    """Traces into blocks, but takes each module without children as one layer, wherever it is defined."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(True for _ in m.children())
@@ -134,10 +135,10 @@ _FUSED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """The same function as `network` in eval mode, within rounding.
+    """A module that computes what `network` computes in eval mode, within rounding.
 
-    It reads the layers of `network` itself, so that it follows the training; gradients reach its input alone. What
-    holds no convolution is given back as it is.
+    It reads the weights of `network` itself, so it follows the training. Gradients reach only its input. A network
+    without a convolution is returned unchanged.
     """
     if not any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
         return network
@@ -167,7 +168,7 @@ def _fuse(network: nn.Module) -> nn.Module:
 
 
 def row_of_layers(node: fx.Node) -> list[fx.Node]:
-    """The node and those after it, as long as each is a layer and nothing else takes the result of the one before."""
+    """The chain of layers that starts at a node: each one is the only user of the result before it."""
     row = []
     while node.op == "call_module":
         row.append(node)

@@ -1,4 +1,4 @@
-"""When a training reports, saves and stops: by the clock, which no result depends on, and alike in all ranks."""
+"""When a training reports, saves and stops. All ranks decide alike, by the clock; no result depends on it."""
 
 import time
 
@@ -10,12 +10,12 @@ NOTHING, REPORT, SAVE, STOP = range(4)
 
 
 class Schedule:
-    """Says after each step what is due."""
+    """Decides after each step what is due."""
 
     def __init__(self, ranks: Ranks, deadline: float, checkpoint_seconds: float) -> None:
         """Args:
         deadline: when to stop, on the monotonic clock.
-        checkpoint_seconds: between two checkpoints; the end of an epoch is one more reason to save.
+        checkpoint_seconds: time between two checkpoints; a checkpoint is also saved at the end of each epoch.
         """
         self._ranks, self._deadline, self._checkpoint_seconds = ranks, deadline, checkpoint_seconds
         self._reported = self._saved = time.monotonic()

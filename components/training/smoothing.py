@@ -1,4 +1,4 @@
-"""What the methods share: logits under noise, and sums over classes that survive probabilities of 0."""
+"""Functions that the methods share: logits under noise, and sums over classes that stay finite at probability 0."""
 
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,8 @@
-"""Open questions of a promotion, put to a person in Prefect: a run that is suspended until it is answered.
+"""Asks a person in Prefect about a promotion's open question, with a run that is suspended until it is answered.
 
-A run of its own, because a night's run must end: while it waited, Prefect would take its place in the deployment's
-limit away and stop it. A suspended run holds no process, so it waits through restarts of workers and machines.
+It is a separate run because the nightly run must end: if that one waited, Prefect would take away its slot in the
+deployment's concurrency limit and stop it. A suspended run holds no process, so it survives restarts of workers and
+machines.
 """
 
 import sys
@@ -35,7 +36,7 @@ DEPLOYMENT, SERVED = "approval", "approval-served"
 
 
 class Reply(RunInput):
-    """What the form asks; see `approval`."""
+    """The fields of the form; see `approval`."""
 
     promote: bool
     """False keeps the champion."""
@@ -50,8 +51,8 @@ def approval(model: str, version: str, sigma: str, until: datetime, commit: str,
     Args:
         model, version: the challenger in the registry.
         sigma: its noise level.
-        until: after it the question can no longer be answered.
-        commit: of the project that asks.
+        until: deadline for the answer.
+        commit: the commit of the project that asks.
         report: the verdict with its evidence, in Markdown.
     """
     form = Reply.with_initial_data(description=report)
@@ -68,12 +69,12 @@ def approval(model: str, version: str, sigma: str, until: datetime, commit: str,
 
 
 def closed_already(model: str, version: str) -> str | None:
-    """What became of a question that waits no longer for an answer, in a sentence; None while it does.
+    """A sentence on how a question was closed; None while it waits for an answer.
 
     Raises:
         ValueError: the registry has no such version, or did not answer.
     """
-    from components.registry.aliases import BY, STATE, STAYS  # MLflow: for those alone who ask
+    from components.registry.aliases import BY, STATE, STAYS  # imports MLflow, which only this function needs
     from components.registry.connection import in_one_line
     from components.registry.promotions import Promotions
     from pipelines.champion_challenger import connect
@@ -83,7 +84,7 @@ def closed_already(model: str, version: str) -> str | None:
         tags = Promotions(registry, model, artifacts.promotion_locks()).version(version).tags
     state = tags.get(STATE, "never asked about")
     by = f" by {tags[BY]}" if BY in tags and state in ("approved", "promoted", *STAYS) else ""
-    return None if state == "open" else f"{model} v{version} waits for no answer, it was {state}{by}"
+    return None if state == "open" else f"{model} v{version} no longer waits for an answer, it was {state}{by}"
 
 
 def ask(questions: list[dict[str, Any]], commit: str, report: str, say: Callable[[str], None]) -> None:
@@ -102,7 +103,7 @@ def ask(questions: list[dict[str, Any]], commit: str, report: str, say: Callable
 
 
 def start(facts: dict[str, Any], key: str) -> bool:
-    """Start a run of `approval`, once per key, where it is deployed; whether it is."""
+    """Start a run of `approval`, once per key; return False if the flow is not deployed."""
     beside_us = (deployment.name or "").endswith("-served")  # the deployment that runs this
     for name in (SERVED, DEPLOYMENT) if beside_us else (DEPLOYMENT, SERVED):
         try:
@@ -120,7 +121,7 @@ def start(facts: dict[str, Any], key: str) -> bool:
 
 
 def close_expired(client: SyncPrefectClient) -> None:
-    """Questions that nobody answered in time are no longer shown as waiting."""
+    """Close questions that nobody answered in time, so that Prefect does not show them as waiting."""
     for run in waiting(client):
         until = run.state.state_details.pause_timeout if run.state else None
         if until and until < datetime.now(UTC):
@@ -128,7 +129,7 @@ def close_expired(client: SyncPrefectClient) -> None:
 
 
 def close_answered(say: Callable[[str], None]) -> None:
-    """Questions of this project that were answered on the command line are no longer shown as waiting."""
+    """Close questions of this project that were answered on the command line."""
     with get_client(sync_client=True) as client:
         for run in waiting(client):
             if not worktree.is_known(run.parameters["commit"]):

@@ -28,7 +28,8 @@ class StageFailed(RuntimeError):
 
 
 class StageStopped(RuntimeError):
-    """A stage stopped on request or at its time budget, with its progress kept: not done, and nothing to try again."""
+    """A stage stopped on request or at its time budget, with its progress kept: it is neither done nor worth a
+    retry."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Place:
-    """What of this machine a process may use; where nothing is set, everything."""
+    """The part of this machine that a process may use; by default all of it."""
 
     environment: dict[str, str] = field(default_factory=dict)
     cores: frozenset[int] | None = None
@@ -94,7 +95,7 @@ def dvc_repro(stage: str, *options: str) -> list[str]:
 
 
 def has_run(stage: str, lines: list[str]) -> bool:
-    """Whether DVC, by what it said, ran a stage: it was not up to date, nor known from an earlier run."""
+    """Whether DVC's output shows that it ran a stage, which was neither up to date nor in the run cache."""
     return f"Running stage '{stage}':" in lines
 
 
@@ -115,10 +116,11 @@ class ProcessGroups:
         timeout_minutes: float | None = None,
         place: Place = EVERYWHERE,
     ) -> list[str]:
-        """Run a command in a process group of its own and give its lines, each also said at once.
+        """Run a command in its own process group and return its output lines; each line is also passed to `say` at
+        once.
 
         Raises:
-            StageStopped: it was stopped on request, or says that it stopped early.
+            StageStopped: it was stopped on request, or its exit code says that it stopped early.
             StageFailed: it exited with an error, or was stopped at the timeout.
         """
         process = self._start(name, command, folder, place)
@@ -138,7 +140,7 @@ class ProcessGroups:
             raise StageStopped(f"{name} was stopped; what is finished is kept")
         if timed_out():
             raise StageFailed(f"stage {name} was stopped at its timeout of {timeout_minutes:g} minutes:\n{last}")
-        # DVC says a stage's exit code, and its own is always the same; promote runs without DVC
+        # DVC prints a stage's exit code, and its own is always the same; promote runs without DVC
         if code == STOPPED_EARLY or re.search(rf"exited with {STOPPED_EARLY}\b", last):
             raise StageStopped(f"{name} stopped early; all of it is kept, the next run goes on")
         raise StageFailed(f"stage {name} exited with {code}; its last lines:\n{last}")
@@ -160,7 +162,7 @@ class ProcessGroups:
         return process
 
     def _forget(self, process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:  # saying its lines failed, or this thread was interrupted
+        if process.poll() is None:  # `say` failed, or this thread was interrupted
             stop(process)
             process.wait()
         if process.stdout:
@@ -169,7 +171,7 @@ class ProcessGroups:
             self._running.discard(process)
 
     def stop_all(self) -> None:
-        """Stop what runs, and start nothing any more."""
+        """Stop all running processes, and start no more."""
         with self._lock:
             self._stopping = True
             stoppers = [threading.Thread(target=stop, args=(process,)) for process in self._running]
@@ -181,7 +183,7 @@ class ProcessGroups:
 
 @contextmanager
 def _on_cores(cores: frozenset[int] | None) -> Iterator[None]:
-    """Within it this thread, and what it starts, runs on these cores alone."""
+    """Within the block, this thread and the processes that it starts run on these cores only."""
     if cores is None:
         yield
         return
@@ -213,7 +215,7 @@ def _output(process: subprocess.Popen[bytes]) -> Iterator[str]:
 
 @contextmanager
 def _stopped_after(minutes: float | None, process: subprocess.Popen[bytes]) -> Iterator[Callable[[], bool]]:
-    """Within it, the process's group is stopped after some time; the function that it gives tells whether it was."""
+    """Within the block, stop the process's group after `minutes`; the yielded function tells whether that happened."""
     reached = threading.Event()
 
     def stop_late() -> None:
@@ -230,7 +232,7 @@ def _stopped_after(minutes: float | None, process: subprocess.Popen[bytes]) -> I
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT to the group that a process leads; SIGKILL to what is left of it after `SECONDS_TO_STOP`."""
+    """Send SIGINT to the group that a process leads, and SIGKILL to what is left of it after `SECONDS_TO_STOP`."""
     for number in (signal.SIGINT, signal.SIGKILL):
         deadline = time.monotonic() + SECONDS_TO_STOP
         try:
@@ -246,7 +248,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process of a group is left; one that has ended and whose parent does not know yet is not."""
+    """Whether a group still has a living process; zombies do not count."""
     for process in psutil.process_iter():
         try:
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:

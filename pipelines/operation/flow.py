@@ -52,7 +52,7 @@ from pipelines.operation.places import Places
 PREPARE = "prepare"
 RETRY_SECONDS = 10
 TASKS: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner()
-"""Without a limit of its own: `Places` says what may compute at the same time, and a task that waits holds a thread."""
+"""It has no limit: `Places` decides what computes at the same time, and a task that waits holds a thread."""
 
 
 def is_failure(task: Any, task_run: Any, state: State) -> bool:
@@ -70,7 +70,8 @@ def stage_task(stage: Stage, folder: Path, processes: ProcessGroups, places: Pla
 
 
 def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[str]]) -> list[str]:
-    """Run the stages of a workspace, each as soon as what it needs is done; the names of those that DVC did not skip.
+    """Run each stage of a workspace once the stages that it needs are done; return the names of those not skipped by
+    DVC.
 
     Args:
         options: of `dvc repro`, by stage.
@@ -97,7 +98,7 @@ def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[s
 
 
 def run_name() -> str:
-    """What a run is shown as: the commit and the noise levels that it works on."""
+    """The display name of a run: its commit and noise levels."""
     return f"{provenance()['git_commit'][:7]}, sigma {' '.join(parameters.load(artifacts.PARAMS).noise_levels)}"
 
 
@@ -134,10 +135,10 @@ def retrain() -> State:
 
 
 def retrain_in(folder: Path, processes: ProcessGroups) -> str:
-    """Run the stages; a line about what had to run.
+    """Run the stages; return a line about what had to run.
 
-    `prepare` runs whenever the source's files have changed, which DVC does not see. It is never taken from DVC's cache
-    of earlier runs: that knows the stage's parameters alone, and would bring back the data of an earlier source.
+    `prepare` runs whenever the source's files have changed, which DVC does not see. It never uses DVC's run cache,
+    which knows only the stage's parameters and would restore the data of an earlier source.
     """
     source = worktree.source_state(parameters.load(folder / artifacts.PARAMS))
     force = [] if worktree.prepared_from(folder) == source else ["--force"]
@@ -149,7 +150,7 @@ def retrain_in(folder: Path, processes: ProcessGroups) -> str:
 
 
 def stopped(stop: StageStopped) -> State:
-    """Neither done nor failed."""
+    """The state of a run that neither completed nor failed."""
     return Cancelled(name="StoppedEarly", message=str(stop))
 
 
@@ -168,7 +169,7 @@ def promote(folder: Path, commit: str, processes: ProcessGroups) -> None:
 
 
 def sweep() -> None:
-    """Mark the runs that a killed process left as running: they are not, as this run holds their lock."""
+    """Mark runs whose process was killed as crashed: Prefect shows them as running, but this run holds their lock."""
     with get_client(sync_client=True) as client:
         own = client.read_flow_run(flow_run.id)
         if own.deployment_id:
@@ -182,10 +183,10 @@ def sweep() -> None:
 
 
 def serve_schedule(cron: str) -> None:
-    """Run the schedule in this process, until it is stopped: what prefect.yaml deploys to a work pool.
+    """Run on a schedule, in this process until it is stopped, what prefect.yaml deploys to a work pool.
 
-    Under names of its own: Prefect would take deployments of the same name away from the work pool, and pause them at
-    the end.
+    The deployments have names of their own: Prefect would take deployments of the same name from the work pool, and
+    pause them at the end.
     """
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     nightly: Any = retrain.to_deployment("nightly-served", cron=cron, concurrency_limit=one_at_a_time)
@@ -194,7 +195,7 @@ def serve_schedule(cron: str) -> None:
 
 
 def run_once(chosen: Any) -> int:
-    """Run a flow here and now; the exit code."""
+    """Run a flow now, in this process; return the exit code."""
     try:
         state = chosen(return_state=True)
     except KeyboardInterrupt:
@@ -215,7 +216,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the flow once, here and now, in the working copy")
-    run.add_argument("--worktree", action="store_true", help="do instead what a scheduled run does")
+    run.add_argument("--worktree", action="store_true", help="do what a scheduled run does instead")
     schedule = commands.add_parser("serve", help="run on a schedule, without a work pool")
     schedule.add_argument("--cron", required=True, help='when, for example "0 2 * * *" for every night at two')
     options = parser.parse_args()

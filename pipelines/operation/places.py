@@ -1,8 +1,8 @@
-"""Where on this machine a stage computes, so that stages that run at the same time do not take the same device.
+"""Gives each stage its GPUs or its turn, so that stages that run at the same time do not share a device.
 
-On a machine with GPUs a training or certification gets as many of them as it has processes, and as large a share of the
-cores; it waits until they are free. Without a GPU trainings run side by side as far as their threads find cores, and
-certifications, each of which keeps all cores busy, one after the other.
+With GPUs, a training or certification gets one GPU per process and the same share of the cores, and waits until they
+are free. Without a GPU, trainings run side by side as long as there are cores for their threads; certifications run one
+after the other, because each keeps all cores busy.
 """
 
 import os
@@ -29,7 +29,7 @@ class Places:
         self._turns = {"train": threading.Semaphore(max(1, cores)), "certify": threading.Semaphore(1)}
 
     def take(self, stage: str) -> AbstractContextManager[Place]:
-        """Within it, a stage has a place of its own; entering it waits until there is one."""
+        """Within the block, a stage has a place of its own; entering it waits until one is free."""
         kind = stage.split("@")[0]
         if kind not in self._turns:
             return nullcontext(EVERYWHERE)
@@ -43,7 +43,7 @@ class Places:
     @contextmanager
     def _take_gpus(self, kind: str) -> Iterator[Place]:
         processes = {"train": self._params.train.processes, "certify": self._params.certify.processes}[kind]
-        count = min(processes, len(self._gpus))  # where there are fewer, the stage itself says so
+        count = min(processes, len(self._gpus))  # if there are too few, the stage itself says so
         with self._changed:
             self._changed.wait_for(lambda: len(self._free) >= count)
             taken, self._free = self._free[:count], self._free[count:]
@@ -55,7 +55,7 @@ class Places:
                 self._changed.notify_all()
 
     def _cores_beside(self, gpus: list[str]) -> frozenset[int] | None:
-        """The share of the cores that belongs to some GPUs: they decode images for them."""
+        """These GPUs' share of the cores, which decode images for them."""
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         if len(cores) < len(self._gpus):
             return None

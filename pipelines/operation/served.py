@@ -1,4 +1,5 @@
-"""Deployments that one process of ours schedules and runs, without a work pool: Prefect's `serve` that always ends."""
+"""Schedules and runs deployments in one process, without a work pool: Prefect's `serve`, but it always ends when
+asked."""
 
 import asyncio
 import os
@@ -10,7 +11,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.runner import Runner
 
 SECONDS_TO_END = 45.0
-"""After a request to end. Prefect asks its server about every run and schedule, again and again where that is gone."""
+"""Time to end after a request. Prefect queries its server for every run and schedule, and retries if the server is
+gone."""
 
 
 class Served(Runner):

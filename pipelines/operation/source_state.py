@@ -8,10 +8,10 @@ from components.tools.hashing import hash_value
 
 
 def fingerprint(root: Path) -> str:
-    """SHA-256 over names, sizes and times of change of an archive, or of all files under a folder.
+    """SHA-256 over name, size and modification time of an archive, or of all files under a folder.
 
-    Equal when nothing was added, removed or written; also defined where there is nothing. What the prepare stage skips
-    is skipped.
+    It stays equal if nothing was added, removed or written, and is defined even if nothing is there. It skips what the
+    prepare stage skips.
     """
     return hash_value([_facts(root, ".")] if root.is_file() else list(_walk(root)))
 
@@ -40,7 +40,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _facts(path: Path, name: str) -> tuple[str, int, int]:
-    """Name, size and time of change; of a folder, and of a link that leads nowhere, the name alone."""
+    """Name, size and modification time; only the name of a folder or of a broken link."""
     try:
         status = path.stat()
     except OSError:

@@ -20,7 +20,7 @@ from pipelines import artifacts
 from pipelines.operation.source_state import fingerprint
 
 RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS, artifacts.CURVES]
-"""What stages write and git tracks."""
+"""Files that stages write and git tracks."""
 SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 """In the worktree: the fingerprint of the source that its prepared data was made from."""
 
@@ -29,7 +29,7 @@ SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 def only_run(say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other scheduled run of this project is under way, here or in another container on the same volume.
 
-    The system lets go of the lock when the process dies.
+    The system releases the lock when the process dies.
     """
     me = f"the run of process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
     with locked_by_name(artifacts.scheduled().with_suffix(".lock"), me, say):
@@ -37,7 +37,7 @@ def only_run(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def check_out(say: Callable[[str], None]) -> str:
-    """Bring the worktree to the commit that the working copy is on, keeping the results of the last run; the commit.
+    """Check out the working copy's commit in the worktree, keep the results of the last run, and return the commit.
 
     Raises:
         ValueError: the project is not a git repository, or has no commit.
@@ -45,7 +45,7 @@ def check_out(say: Callable[[str], None]) -> str:
     try:
         commit = _git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
-        raise ValueError(f"{Path.cwd()} has no git commit: scheduled runs work on one, so commit the project") from None
+        raise ValueError(f"{Path.cwd()} has no git commit: scheduled runs need one, so commit the project") from None
     ours = [f":!{path}" for path in RESULTS_IN_GIT]
     if changed := _git("status", "--porcelain", "--untracked-files=no", "--", ".", *ours):
         say(f"uncommitted, so not part of this run: {', '.join(line[3:] for line in changed.splitlines())}")
@@ -58,7 +58,7 @@ def check_out(say: Callable[[str], None]) -> str:
         _add(worktree, commit)
     _hide_results(folder, True)
     _share_cache(folder)
-    for name in ("lock", "rwlock", "rwlock.lock"):  # of a killed run, by a number that another process may have now
+    for name in ("lock", "rwlock", "rwlock.lock"):  # left by a killed run; another process may have its id now
         (folder / ".dvc/tmp" / name).unlink(missing_ok=True)
     return commit
 
@@ -83,7 +83,7 @@ def _update(worktree: Path, folder: Path, commit: str) -> None:
 
 
 def _hide_results(folder: Path, hide: bool) -> None:
-    """Whether git takes them as unchanged: a run's provenance should say what else is."""
+    """Let git take the results as unchanged, or no longer: a run's provenance should report only other changes."""
     tracked = _git("ls-files", "--", *map(str, RESULTS_IN_GIT), folder=folder).splitlines()
     _git("update-index", "--skip-worktree" if hide else "--no-skip-worktree", *tracked, folder=folder)
 
@@ -105,7 +105,7 @@ def _share_cache(folder: Path) -> None:
 
 @contextmanager
 def passing(commit: str) -> Iterator[Path]:
-    """A worktree for a single command, gone afterwards."""
+    """A worktree for a single command, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="worktree-") as temporary:
         folder = Path(temporary) / "project"
         _add(folder, commit)

@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from components.certification import cohen
@@ -12,11 +11,11 @@ from components.certification.bounds import certified_radius, lower_bound
 from components.certification.cohen import hits_needed, is_futile
 from components.certification.side_by_side import certify_images
 from components.certification.table import ABSTAIN
-from tests.support.half_spaces import ByNumber, HalfSpaces, sampler_of
+from tests.support.half_spaces import ByNumber, HalfSpaces, random_images, sampler_of, steps
 from tests.support.procedures import certify_image, predict_image
 
 SIGMA = 0.5
-IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
+IMAGE = steps(*8 * [0.5])
 
 
 def half_space_at(radius, sigma=SIGMA):
@@ -34,17 +33,9 @@ def hits(k, n):
     return np.random.default_rng(0).permutation(np.arange(n) < k).astype(int)
 
 
-def run(sampler, image=IMAGE, *, n0=100, n=1000, failure_prob=0.001, seed=0, index=0, early_abstention=False):
-    return certify_image(
-        sampler,
-        image,
-        n0=n0,
-        n=n,
-        failure_prob=failure_prob,
-        seed=seed,
-        index=index,
-        early_abstention=early_abstention,
-    )
+def run(sampler, image=IMAGE, *, n0=100, n=1000, failure_prob=0.001, seed=0, index=0, **options):
+    options |= {"n0": n0, "n": n, "failure_prob": failure_prob}
+    return certify_image(sampler, image, seed=seed, index=index, **options)
 
 
 # --- one image ---------------------------------------------------------------------------------------------------
@@ -252,7 +243,7 @@ def test_real_predictions_on_the_border_are_made_no_more_often_than_failure_prob
 
 
 def certify_all(indices, workers=1):
-    images = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    images = random_images(6, 1, 2, 2)
     sampler = sampler_of(HalfSpaces([1.0, -0.5, 0.3, 0.2], -0.5), images[0])
     pairs = ((index, images[index]) for index in indices)
     return list(
@@ -297,25 +288,15 @@ def test_an_image_that_fails_stops_the_others_and_names_itself():
         started.append(index)
         return run(half_space_at(0.5), image, index=index).predict
 
-    images = ((index, IMAGE + 5 * (index == 3)) for index in range(1000))
+    images = ((index, IMAGE + 500 * (index == 3)) for index in range(1000))
     results = certify_images(images, check, workers=2)
     assert [next(results) for _ in range(3)] == [(0, 1), (1, 1), (2, 1)]
-    with pytest.raises(ValueError, match=r"image 3 .* outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"image 3 .* outside \[0, 256\]"):
         next(results)
     assert len(started) < 12
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.01, 1.01, 255.0])
-def test_images_that_are_not_in_the_unit_interval_are_refused(bad):
-    image = torch.full((1, 1, 2), 0.5)
-    image[0, 0, 1] = bad
-    with pytest.raises(ValueError, match=r"image 5 .* outside \[0, 1\]"):
-        run(half_space_at(0.5), image, index=5)
-    with pytest.raises(ValueError, match=r"image 5 .* outside \[0, 1\]"):
-        predict_image(half_space_at(0.5), image, n=10, failure_prob=0.05, seed=0, index=5)
 
 
 @pytest.mark.parametrize("broken", [0, 99, 100, 777, 1099])

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from components.certification import table
 from components.certification.procedures import PROCEDURES
@@ -12,15 +11,15 @@ from components.certification.rows import certify_missing, earlier_rows
 from components.certification.side_by_side import NEVER, Stopping
 from components.certification.table import PartialTable
 from components.params import Certify, Sequential
-from tests.support.half_spaces import HalfSpaces, sampler_of
+from tests.support.half_spaces import HalfSpaces, random_images, sampler_of
 
 SIGMA, LABELS = 0.5, np.ones(12, dtype=int)
-IMAGES = torch.rand(12, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+IMAGES = random_images(12, 1, 2, 2)
 
 
 def settings(mode="sequential", n=2000):
     radii = Sequential(radii=[0.1, 0.5], reject_prob=1e-4)
-    return Certify(mode, 100, n, 0.001, False, radii, every=1, compile=False, processes=1)
+    return Certify(mode=mode, n=n, sequential=radii)
 
 
 def rows_in(folder, n=2000, mode="sequential", stopping=NEVER, image=IMAGES.__getitem__, earlier=None):

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from components.certification import sampling
 from components.certification.noise import noisy_copies
+from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.sampling import BLOCK, Sampler, block_size
-from tests.support.half_spaces import ByNumber, HalfSpaces, four_classes, sampler_of
+from tests.support.half_spaces import GRID, ByNumber, HalfSpaces, four_classes, random_images, sampler_of
 
 SIGMA = 0.5
 SHAPE = (1, 4, 4)
@@ -29,7 +31,7 @@ class Recording(nn.Module):
 
 @pytest.fixture(scope="module")
 def image():
-    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    return random_images(*SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +53,22 @@ def test_the_network_sees_whole_blocks_of_the_image_s_own_noise_whatever_is_aske
         for num in nums:
             counting.count(num)
         first, last = start // 250, (start + sum(nums) - 1) // 250
+        normal = discrete_normal(SIGMA, GRID)
         expected = [
-            noisy_copies(image, SIGMA, seed=1, index=2, start=250 * block, stop=250 * block + 250)
+            noisy_copies(image, normal, seed=1, index=2, start=250 * block, stop=250 * block + 250)[0]
             for block in range(first, last + 1)
         ]
         assert len(network.seen) == len(expected), "no block is computed twice, none ahead"
         assert all(torch.equal(seen, block) for seen, block in zip(network.seen, expected, strict=True))
 
 
-def test_the_network_sees_the_image_plus_float32_noise_of_the_asked_sigma(image):
+def test_the_network_sees_the_image_plus_noise_of_the_asked_sigma_on_the_grid(image):
     network = Recording()
     stream(sampler_of(network, image, sigma=0.25), image).count(5000)
-    noise = torch.cat(network.seen) - image
-    assert noise.dtype == torch.float32
+    seen = torch.cat(network.seen)
+    assert seen.dtype == torch.float32
+    assert torch.equal(seen * GRID, (seen * GRID).round())
+    noise = seen - image / GRID
     assert abs(noise.std() - 0.25) < 0.005
     assert abs(noise.mean()) < 0.005
 
@@ -164,7 +169,7 @@ def test_a_stream_that_starts_later_gives_what_one_from_the_start_gives_there(sa
 
 def test_counts_depend_on_no_other_image_and_on_the_seed_and_number_alone(sampler, image):
     alone = stream(sampler, image).count(900)
-    mine, other = stream(sampler, image), stream(sampler, 1 - image, index=3)
+    mine, other = stream(sampler, image), stream(sampler, GRID - image, index=3)
     turns = [(mine.count(300), other.count(70)) for _ in range(3)]
     assert np.array_equal(sum(now for now, _ in turns), alone)
     for key in ({"seed": 2}, {"index": 3}):
@@ -187,7 +192,7 @@ class Branching(nn.Module):
 
 def test_a_network_that_cannot_be_compiled_runs_uncompiled_and_one_line_says_so(image, capsys):
     network = Branching()
-    sampler = Sampler(network, SIGMA, image_shape=SHAPE, num_classes=2, compiled=True)
+    sampler = Sampler(network, SIGMA, grid=GRID, image_shape=SHAPE, num_classes=2, compiled=True)
     assert not sampler.compiled
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("the network runs uncompiled, as it cannot be compiled: ")
@@ -198,7 +203,7 @@ def test_a_network_that_cannot_be_compiled_runs_uncompiled_and_one_line_says_so(
 def test_a_compiled_network_gives_the_classes_of_the_plain_one(sampler, image, capsys, tmp_path, monkeypatch):
     """But where two logits are as good as equal."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    compiled = Sampler(sampler.network, SIGMA, image_shape=SHAPE, num_classes=4, compiled=True)
+    compiled = Sampler(sampler.network, SIGMA, grid=GRID, image_shape=SHAPE, num_classes=4, compiled=True)
     assert compiled.compiled
     assert "network compiled in" in capsys.readouterr().err
     assert np.abs(stream(compiled, image).count(5000) - stream(sampler, image).count(5000)).max() <= 2
@@ -211,19 +216,32 @@ def test_nothing_is_compiled_unless_asked(sampler):
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), -0.01, 1.01, 255.0])
-def test_images_that_are_not_in_the_unit_interval_are_refused(sampler, image, bad):
+@pytest.mark.parametrize("bad", [-1, GRID + 1, 2**31 - 1, -(2**31)])
+def test_images_that_leave_the_steps_of_the_grid_are_refused(sampler, image, bad):
     broken = image.clone()
     broken[0, 1, 1] = bad
-    with pytest.raises(ValueError, match=r"image 5 .* outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"image 5 has values outside \[0, 256\]"):
         stream(sampler, broken, index=5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.uint8])
-def test_images_that_are_not_float32_are_refused(sampler, image, dtype):
-    """The compiled noise would read their bytes as float32."""
-    with pytest.raises(ValueError, match=r"image 5 is .*: float32 is needed"):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8])
+def test_images_that_are_not_int32_are_refused(sampler, image, dtype):
+    """Floats may lie off the grid, and the compiled noise would read other bytes as int32."""
+    with pytest.raises(ValueError, match=r"image 5 is .*: int32, in steps of the grid, is needed"):
         stream(sampler, image.to(dtype), index=5)
+
+
+def test_samples_that_are_lost_are_missing_from_the_counts_whatever_the_network_answers(image, monkeypatch):
+    def losing(*arguments, start, **options):
+        copies, lost = noisy_copies(*arguments, start=start, **options)
+        number = torch.arange(start, start + len(copies))
+        return copies, lost | (number % 100 == 7)
+
+    monkeypatch.setattr(sampling, "noisy_copies", losing)
+    labels = np.zeros(1000, dtype=int)
+    labels[[7, 207]] = -1, 1
+    sampler = sampler_of(ByNumber(labels, 2, image, SIGMA, seed=1, index=2), image)
+    assert stream(sampler, image).count(1000).tolist() == [990, 0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -3,12 +3,11 @@
 import time
 
 import pytest
-import torch
 
 from components.certification.side_by_side import GivenUp, Stopping, certify_images
-from tests.support.half_spaces import HalfSpaces, sampler_of
+from tests.support.half_spaces import HalfSpaces, sampler_of, steps
 
-IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
+IMAGE = steps(0.5, 0.5)
 IMAGES = [(index, IMAGE) for index in range(50)]
 
 

@@ -21,10 +21,10 @@ from components.certification.bounds import certified_radius, lower_bound
 from components.certification.cohen import is_futile
 from components.certification.preset_radii import anytime_lower_bound, decide, largest_preset_radius, next_look
 from components.certification.table import ABSTAIN, Certificate, format_row
-from tests.support.half_spaces import HalfSpaces, sampler_of
+from tests.support.half_spaces import GRID, HalfSpaces, sampler_of, steps
 from tests.support.procedures import certify_image, certify_radii
 
-IMAGE = torch.tensor([0.5, 0.5]).view(1, 1, 2)
+IMAGE = steps(0.5, 0.5)
 SIGMAS = (0.12, 0.25, 0.5, 1.0)
 MARGIN = 1e-5
 """Of sigma: how far the truth lies below what the procedure can give. Far more than the rounding of a score."""
@@ -50,11 +50,14 @@ def failures(procedure, sampler, truth, attempts, **options):
     return sum(c.predict != ABSTAIN and (c.predict != 1 or c.radius > truth) for c in certificates)
 
 
-def at(truth, sigma, direction=(0.6, -0.8)):
-    """A sampler of a linear classifier that has IMAGE inside its class 1, and the exact radius there, near `truth`."""
+def at(truth, sigma, direction=(0.6, -0.8124)):
+    """A sampler of a linear classifier that has IMAGE inside its class 1, and the exact radius there, near `truth`.
+
+    The direction is such that the border meets hardly a point of the grid.
+    """
     direction = torch.tensor(direction, dtype=torch.float64)
     network = HalfSpaces(direction.tolist(), truth * float(direction.norm()) - 0.5 * float(direction.sum()))
-    return sampler_of(network, IMAGE, sigma=sigma), max(network.distance(IMAGE), 0.0)
+    return sampler_of(network, IMAGE, sigma=sigma), max(network.radius(IMAGE, sigma), 0.0)
 
 
 class Attempts:
@@ -118,7 +121,7 @@ def worst_radii(n, failure_prob, sigma):
 def test_reference_certificates_with_real_noise_fail_no_more_often_than_they_say(failure_prob):
     """20,000 attempts; n from 100 to 10,000, four sigmas, five margins and three directions."""
     failed, tried, sigmas = 0, 0, cycle(SIGMAS)
-    directions = cycle([(0.6, -0.8), (1.0, 0.0), (3.0, 4.0)])
+    directions = cycle([(0.6, -0.8124), (1.0, 0.0371), (3.0, 4.1371)])
     for n, each in ((100, 1900), (300, 1500), (1000, 500), (10_000, 100)):
         for truth, sigma in zip(worst_radii(n, failure_prob, 1.0), sigmas, strict=False):
             sampler, truth = at(truth * sigma, sigma, next(directions))
@@ -146,10 +149,11 @@ def test_reference_certificates_in_bfloat16_fail_no_more_often_than_they_say(fai
     options = {"n0": 20, "n": 200, "failure_prob": failure_prob}
     failed = 0
     for truth in worst_radii(200, failure_prob, 0.25):
-        image = torch.tensor([truth, 0.5]).view(1, 1, 2)
+        steps_inside = int(truth * GRID + 0.5)  # the border lies half a step beyond the last one
+        image = torch.tensor([[[steps_inside, 128]]], dtype=torch.int32)
         sampler = sampler_of(HalfSpaces([2.0, 0.0], 0.0), image, sigma=0.25, precision="bfloat16")
         attempts = sampled(sampler, 400, 220, image)
-        failed += failures(certify_image, attempts, float(image[0, 0, 0]), 400, **options)
+        failed += failures(certify_image, attempts, max(0.0, steps_inside - 0.5) / GRID, 400, **options)
     assert not too_many(failed, 2000, failure_prob)
     assert failure_prob < 0.01 or failed > 0.5 * failure_prob * 2000
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from components.certification import table
-from components.certification.bounds import DECIMALS, certified_radius, lower_bound
+from components.certification.bounds import DECIMALS, certified_radius, complement, lower_bound
 from components.certification.table import ABSTAIN, COLUMNS, Certificate, PartialTable
 
 P_SURE, P_UNSURE = lower_bound(990, 1000, 0.001), lower_bound(500, 1000, 0.001)
-SURE = Certificate(3, certified_radius(P_SURE, 0.5), 3, [4, 0, 6, 990], 100, P_SURE)
-UNSURE = Certificate(ABSTAIN, 0.0, 1, [480, 500, 20, 0], 100, P_UNSURE)
+SURE = Certificate(3, certified_radius(P_SURE, 0.5), 3, [4, 0, 6, 990], 100, 1000, P_SURE, complement(P_SURE))
+UNSURE = Certificate(ABSTAIN, 0.0, 1, [480, 500, 20, 0], 100, 1000, P_UNSURE, complement(P_UNSURE))
 ROWS = [table.format_row(0, 3, SURE), table.format_row(1, 2, SURE), table.format_row(20, 1, UNSURE)]
 IDENTITY = {"weights": "ab12", "precision": "float32", "seed": 1, "n": 1000, "failure_prob": 0.001}
 
@@ -78,7 +78,7 @@ def test_a_row_scores_its_radius_where_the_right_class_is_certified():
 
 def test_a_row_says_how_many_samples_it_took():
     assert [table.samples(row) for row in ROWS] == [1100] * 3
-    stopped = replace(UNSURE, counts=[480, 520], n0=7)
+    stopped = replace(UNSURE, counts=[480, 519], n0=7, n=1000)  # one lost
     assert table.samples(table.format_row(0, 3, stopped)) == 1007
 
 

@@ -62,7 +62,7 @@ def test_damaged_images_and_labels_are_named(prepared):
         "image without a label": ["train 7"],
         "label outside the classes 0 to 9": ["train 11", "train 15", "train 19"],
         "test image that is also in train": ["test 4 = train 30"],
-        "image that is also there with another label": ["test 4 = train 30"],
+        "image that also occurs with another label": ["test 4 = train 30"],
         "class with less than 0.5 of a balanced share": ["test class 6"],
     }
 
@@ -82,7 +82,7 @@ def test_images_that_come_from_files_are_named_by_file_and_so_are_their_twins(pr
             "test 5 (b/2/5.png) = train 8 (a/2/8.png)",
             "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
         ],
-        "image that is also there with another label": [
+        "image that also occurs with another label": [
             "train 13 (a/3/13.png) = train 8 (a/2/8.png)",
             "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
         ],
@@ -95,7 +95,7 @@ def test_labels_that_contradict_each_other_in_a_published_set_are_named_and_stop
     images[39] = images[0]
     splits = {"train": Split(images, train.labels), "test": test}
     broken, report = check_expectations(splits, replace(description, source="cifar10"), min_class_share=0.5)
-    assert [str(item) for item in broken] == ["image that is also there with another label: train 39 = train 0"]
+    assert [str(item) for item in broken] == ["image that also occurs with another label: train 39 = train 0"]
     assert report["success"]
 
 
@@ -108,7 +108,7 @@ def test_arrays_of_the_wrong_form_are_named(prepared):
         "image without a label": ["train 38", "train 39"],
         "image shape is not [1, 8, 8]": every,
         "pixels are not uint8": every,
-        "split of another size than described": ["train"],
+        "split size differs from the description": ["train"],
     }
 
 

@@ -118,7 +118,7 @@ def test_folders_that_look_like_splits_are_neither_classes_nor_ignored(pets, tmp
         shutil.copytree(pets, tmp_path / "D" / name)
     with pytest.raises(ValueError, match=f"{tmp_path}/D: {' and '.join(names)} look like splits") as refusal:
         read(tmp_path / "D", test_share)
-    assert "called train and test: rename them" in str(refusal.value)
+    assert "only train and test are read: rename them" in str(refusal.value)
 
 
 def test_a_single_folder_that_is_called_train_is_a_class(pets):

@@ -56,7 +56,7 @@ def test_both_forms_of_a_split_answer_the_same_questions(split, root, tmp_path):
         assert len(other.sha256) == 64
         assert (other.image(5).dtype, other.image(5).shape) == (np.uint8, (3, 224, 224))
         assert np.array_equal(other.image(5), split.image(5))
-    with pytest.raises(ValueError, match=r"prepare\.root does not say where they lie"):
+    with pytest.raises(ValueError, match=r"prepare\.root is null"):
         open_split(tmp_path / "split")
 
 
@@ -196,13 +196,13 @@ def test_labels_counts_and_twins_of_manifests_are_checked(prepared):
     assert {item.says: item.rows for item in broken} == {
         "label outside the classes 0 to 1": ["test 1 (val/n01/1.png)"],
         "class with less than 0.5 of a balanced share": ["train class n02"],
-        "split of another size than described": ["train"],
+        "split size differs from the description": ["train"],
     }
     complete = Manifest(test.paths, test.labels, [*test.hashes[:3], train.hashes[6], *test.hashes[4:]])
     broken, _ = check_expectations({"train": train, "test": complete}, description, min_class_share=0.5)
     assert [str(item) for item in broken] == [
         "test image that is also in train: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
-        "image that is also there with another label: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
+        "image that also occurs with another label: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
     ]
     assert [item.stops for item in broken] == [True, False], "ImageNet is published as it is"
 

@@ -171,7 +171,7 @@ def test_an_identity_that_contradicts_itself_is_found(change):
 @pytest.mark.parametrize("index", [20, -1, 2.5])
 def test_a_row_of_no_image_is_found(index):
     rows = pd.DataFrame({"idx": [0, 5, index], "label": 0})
-    assert "rows are of images that the test split has not" in unlike_the_images(rows, LABELS, WHICH)[0]
+    assert "rows are of images that the test split does not have" in unlike_the_images(rows, LABELS, WHICH)[0]
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_a_radius_beyond_the_samples_is_a_dash_and_one_that_the_model_fails_is_a
     low, high = cells(text, 0), cells(text, 1)
     assert [low[f"r={radius}"] for radius in (0.0, 0.5, 1.0, 1.5)] == ["0.667", "0.667", "–", "–"]
     assert [high[f"r={radius}"] for radius in (0.5, 1.0, 1.5)] == ["0.667", "0.000", "0.000"]
-    assert "beyond what n samples can certify of any model; the largest is 0.799 at sigma 0.25." in text
+    assert "beyond what n samples can certify for any model; the largest is 0.799 at sigma 0.25." in text
 
 
 def test_a_preset_radius_that_was_not_asked_for_is_a_dash():

@@ -93,7 +93,7 @@ def test_a_difference_without_any_spread_is_certain():
 
 
 def test_one_image_is_refused():
-    with pytest.raises(ValueError, match="the tables hold 1 image: a comparison needs two at least"):
+    with pytest.raises(ValueError, match="the tables hold 1 image: a comparison needs at least two"):
         paired_acr_difference(certified([0.4]).table, certified([0.5]).table)
 
 
@@ -289,9 +289,7 @@ def test_preset_radii_show_a_loss_but_no_gain():
 
 
 def test_preset_radii_that_the_policy_does_not_ask_for_are_refused_by_name():
-    with pytest.raises(
-        ValueError, match=r"promote\.radii is \[0\.4\], and the tables answer for \[0\.25, 0\.5\] alone"
-    ):
+    with pytest.raises(ValueError, match=r"promote\.radii is \[0\.4\], but the tables cover only \[0\.25, 0\.5\]"):
         judged(preset(8, 1, 1), preset(8, 1, 1), replace(POLICY, radii=[0.4]))
 
 

@@ -1,4 +1,4 @@
-"""Folders inside archives, unpacked with care: an archive is somebody else's list of paths to write to."""
+"""Folders inside archives, unpacked defensively: an archive is a list of paths to write to that somebody else chose."""
 
 import errno
 import lzma
@@ -21,9 +21,9 @@ MORE_SPACE = "set TMPDIR to a folder with more space, or unpack it by hand and s
 
 @contextmanager
 def open_folder(root: Path) -> Iterator[Path]:
-    """The folder itself, or a temporary folder with an archive's contents, gone when the block ends.
+    """Give the folder itself, or a temporary folder with an archive's contents, which is removed when the block ends.
 
-    An archive with one folder at its top, whatever files lie beside it, stands for that folder.
+    If an archive has exactly one folder at its top, that folder is given, whatever files lie beside it.
 
     Raises:
         ValueError: naming the archive and what is wrong with it.
@@ -52,9 +52,9 @@ def _temporary_folder(archive: Path) -> Iterator[Path]:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Plain files and folders at relative paths alone; stops as soon as the contents exceed their bounds.
+    """Unpack plain files and folders with relative paths, refuse all others, and stop once the limits are exceeded.
 
-    What is skipped in folders is not unpacked.
+    Names that `is_skipped` skips are not unpacked.
     """
     limit = min(MAX_BYTES, shutil.disk_usage(folder).free)
     members = unpacked = 0

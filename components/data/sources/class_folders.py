@@ -84,7 +84,7 @@ def image_folder(root: Path, *, test_share: float | None, image_size: int | None
 def has_test_split(folder: Path, root: Path) -> bool:
     """Whether a folder has train/ and test/.
 
-    One folder alone that is called like a split is a class: there are images of trains.
+    A single folder with such a name is a class: there are images of trains.
 
     Raises:
         ValueError: naming the folders of `root` that look like splits and are not train and test.
@@ -92,8 +92,8 @@ def has_test_split(folder: Path, root: Path) -> bool:
     names = [entry.name for entry in visible(folder) if entry.is_dir() and entry.name.lower() in LIKE_SPLITS]
     if len(names) > 1 and set(names) != {"train", "test"}:
         raise ValueError(
-            f"{root}: {' and '.join(names)} look like splits, and the two that are read are called train and test: "
-            "rename them, move what is in a third into these two or elsewhere, and set prepare.test_share to null"
+            f"{root}: {' and '.join(names)} look like splits, but only train and test are read: "
+            "rename them, move the images of a third into these two or elsewhere, and set prepare.test_share to null"
         )
     return len(names) > 1
 
@@ -127,7 +127,7 @@ def list_splits(folder: Path, parts: list[str], root: Path) -> tuple[list[Listin
     """The files of each part, and what is wrong with their names and folders.
 
     Args:
-        root: what a person knows the folder as: the archive that it came from.
+        root: the path that messages show: for an unpacked archive, the archive.
 
     Raises:
         ValueError: the parts have fewer than two classes, or not the same ones.
@@ -169,7 +169,7 @@ def _list_split(folder: Path, part: str, problems: list[str]) -> Listing:
 
 
 def name_problem(name: str) -> str | None:
-    """What bars a name from a list with one name a line; spaces of every kind and any script are fine."""
+    """Why a name cannot stand in a list with one name per line, or None. Spaces and all scripts are allowed."""
     kinds = {unicodedata.category(character) for character in name}
     if "Cs" in kinds:
         return "a name that is not in UTF-8: rename it"
@@ -177,7 +177,7 @@ def name_problem(name: str) -> str | None:
 
 
 def check_memory(num_images: int, bytes_per_image: int) -> None:
-    """Refuse arrays that splitting, which copies them, could not hold."""
+    """Raise ValueError if the arrays do not fit into memory; splitting copies them."""
     memory = usable_memory()
     if 3 * num_images * bytes_per_image > memory:
         raise ValueError(
@@ -187,7 +187,7 @@ def check_memory(num_images: int, bytes_per_image: int) -> None:
 
 
 def decode_into(array: np.ndarray, folder: Path, paths: list[str]) -> list[str]:
-    """Fill uint8 (N, C, S, S) with the images of `paths`; the files that cannot be used, with reasons."""
+    """Fill uint8 (N, C, S, S) with the images of `paths`; return the unusable files with reasons."""
     channels, size = array.shape[1:3]
 
     def use(i: int, data: bytes) -> None:
@@ -198,7 +198,7 @@ def decode_into(array: np.ndarray, folder: Path, paths: list[str]) -> list[str]:
 
 
 def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
-    """Fill in the hashes of the files of `paths`; the files that cannot be used, with reasons."""
+    """Fill in the hashes of the files of `paths`; return the unusable files with reasons."""
 
     def use(i: int, data: bytes) -> None:
         hashes[i] = hashlib.sha256(data).hexdigest()
@@ -208,9 +208,9 @@ def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
 
 
 def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes], None]) -> list[str]:
-    """Call `use` with the number and the bytes of each file, several at once: decoding leaves Python's lock."""
+    """Call `use` with each file's number and bytes, in several threads: decoding releases the GIL."""
 
-    from components.tools.device import available_cores  # brings torch, which takes seconds
+    from components.tools.device import available_cores  # imports torch, which takes seconds
 
     def work(i: int) -> str | None:
         try:

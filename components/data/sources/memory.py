@@ -1,4 +1,4 @@
-"""How much memory this process may use: the machine's, or its container's where that is less."""
+"""How much memory this process may use: the machine's memory, or its container's limit if that is less."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def usable_memory() -> int:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """The limits of this process's control group and of those that it is part of, in either version of Linux's."""
+    """The memory limits of this process's cgroup and of its parents, for cgroup v1 and v2."""
     for file in _limit_files():
         try:
             yield int(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a source gives."""
+"""The two forms in which a source gives its images: arrays and files."""
 
 from dataclasses import dataclass
 

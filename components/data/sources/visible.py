@@ -1,4 +1,4 @@
-"""What of a folder counts as the source's: one rule for listing images, unpacking archives and noticing changes."""
+"""Which files of a folder belong to the source: one rule for listing images, unpacking archives, detecting changes."""
 
 import os
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ LEFT_BY_SYSTEMS = {
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a file or folder is what systems and editors leave beside one's own: .DS_Store, ._cat.jpg, .#lock,
-    __MACOSX, Thumbs.db, desktop.ini."""
+    """Whether an operating system or editor left this file or folder: .DS_Store, ._cat.jpg, .#lock, __MACOSX,
+    Thumbs.db, desktop.ini."""
     return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
 
 
 def visible(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """What is in a folder and not skipped, by name."""
+    """The entries of a folder that are not skipped, sorted by name."""
     with os.scandir(folder) as entries:
         yield from sorted((entry for entry in entries if not is_skipped(entry.name)), key=lambda entry: entry.name)

@@ -35,7 +35,7 @@ class Objective(Protocol):
             images: float32 (B, C, H, W) in [0, 1], without noise.
             labels: int64 (B,).
             sigma: standard deviation of the noise, in pixel units.
-            epoch: counted from 0; what a method phases in depends on it.
+            epoch: counted from 0; warm-up and deferral depend on it.
             draws: the step's random numbers.
 
         Returns:
@@ -58,4 +58,4 @@ STEPS_PER_BATCH: dict[str, Callable[[Train], int]] = {
     method: (lambda settings: settings.hyperparameters.num_noises) if method in SPLITTING_METHODS else lambda _: 1
     for method in OBJECTIVES
 }
-"""Into how many consecutive groups, each one optimiser step, a method splits a loaded batch."""
+"""Number of consecutive groups, each one optimiser step, that a method splits a loaded batch into."""

@@ -1,4 +1,4 @@
-"""Consistency regularization (Jeong & Shin, NeurIPS 2020): each noise's answer should be the mean answer."""
+"""Consistency regularization (Jeong & Shin, NeurIPS 2020): the prediction under each noise should equal their mean."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""Stability training (Li et al., NeurIPS 2019): the answer under noise should be the answer without."""
+"""Stability training (Li et al., NeurIPS 2019): the prediction under noise should equal the prediction without."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
