@@ -13,21 +13,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
-from components.certification import cohen, preset_radii
+from components.certification import cohen
 from components.certification.bounds import certified_radius, lower_bound
 from components.certification.cohen import is_futile
-from components.certification.preset_radii import anytime_lower_bound, decide, largest_preset_radius, next_look
 from components.certification.table import ABSTAIN, Certificate, format_row
-from tests.support.half_spaces import GRID, HalfSpaces, sampler_of, steps
-from tests.support.procedures import certify_image, certify_radii
+from tests.support.attempts import IMAGE, MARGIN, Attempts, Drawn, at, failures, sampled, too_many
+from tests.support.half_spaces import GRID, HalfSpaces, sampler_of
+from tests.support.procedures import certify_image
 
-IMAGE = steps(0.5, 0.5)
 SIGMAS = (0.12, 0.25, 0.5, 1.0)
-MARGIN = 1e-5
-"""Of sigma: how far the truth lies below what the procedure can give. Far more than the rounding of a score."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,77 +31,6 @@ def cached_bounds(monkeypatch):
     """The same functions, each value computed once."""
     monkeypatch.setattr(cohen, "lower_bound", functools.cache(lower_bound))
     monkeypatch.setattr(cohen, "is_futile", functools.cache(is_futile))
-    monkeypatch.setattr(preset_radii, "decide", functools.cache(decide))
-    monkeypatch.setattr(preset_radii, "anytime_lower_bound", functools.cache(anytime_lower_bound))
-
-
-def too_many(failures, attempts, failure_prob):
-    """Whether so many failures refute that each happens with `failure_prob` at most."""
-    return stats.binomtest(int(failures), attempts, failure_prob, alternative="greater").pvalue < 1e-6
-
-
-def failures(procedure, sampler, truth, attempts, **options):
-    """How many of the attempts certify a class other than 1, or a radius above the truth."""
-    certificates = (procedure(sampler, IMAGE, seed=11, index=i, **options) for i in range(attempts))
-    return sum(c.predict != ABSTAIN and (c.predict != 1 or c.radius > truth) for c in certificates)
-
-
-def at(truth, sigma, direction=(0.6, -0.8124)):
-    """A sampler of a linear classifier that has IMAGE inside its class 1, and the exact radius there, near `truth`.
-
-    The direction is such that the border meets hardly a point of the grid.
-    """
-    direction = torch.tensor(direction, dtype=torch.float64)
-    network = HalfSpaces(direction.tolist(), truth * float(direction.norm()) - 0.5 * float(direction.sum()))
-    return sampler_of(network, IMAGE, sigma=sigma), max(network.radius(IMAGE, sigma), 0.0)
-
-
-class Attempts:
-    """The samples of many attempts, computed at once for speed: to a procedure it looks like a sampler."""
-
-    def __init__(self, classes, sigma):
-        """Args:
-        classes: of each sample, int (attempts, samples); attempt i is that of image i.
-        """
-        self.classes, self.sigma = classes, sigma
-
-    def stream(self, image, *, seed, index, start=0):
-        return Attempt(self.classes[index, start:])
-
-
-class Attempt:
-    def __init__(self, classes):
-        self.rest = classes
-
-    def count(self, num):
-        assert num <= len(self.rest)
-        now, self.rest = self.rest[:num], self.rest[num:]
-        return np.bincount(now, minlength=2)
-
-
-def sampled(sampler, attempts, samples, image=IMAGE):
-    """Attempts with real noise and the real network."""
-    sampler.block = TOGETHER * samples
-    blocks = [sampler.predictions(image, 11, index, 0).to(torch.uint8) for index in range(-(-attempts // TOGETHER))]
-    return Attempts(torch.cat(blocks).view(-1, samples)[:attempts].numpy(), sampler.sigma)
-
-
-TOGETHER = 20
-"""Attempts that share a forward and the number of an image."""
-
-
-class Drawn:
-    """Counts from the binomial distribution itself: each sample hits class 1 with probability p, else class 0."""
-
-    def __init__(self, p, sigma):
-        self.p, self.sigma, self.rng = p, sigma, np.random.default_rng(0)
-
-    def stream(self, image, *, seed, index, start=0):
-        return self
-
-    def count(self, num):
-        hits = self.rng.binomial(num, self.p)
-        return np.array([num - hits, hits])
 
 
 # --- the reference procedure -------------------------------------------------------------------------------------
@@ -290,74 +215,3 @@ def test_stating_the_bound_at_the_look_that_stops_would_show():
     mistaken = failures(states_the_bound_when_it_stops, Drawn(0.5, 0.5), 0.0, 2000, **options)
     assert not too_many(honest, 2000, 0.05)
     assert too_many(mistaken, 2000, 0.05)
-
-
-# --- the sequential procedure ------------------------------------------------------------------------------------
-
-
-def worst_presets(max_n, failure_prob, sigma):
-    """Truths, and radii of which the first lies below and the others above them, two by a hair."""
-    largest = largest_preset_radius(max_n, failure_prob, sigma)
-    for share in (0.0, 0.4, 0.8):
-        hair = round(share * largest + MARGIN * sigma, 9)
-        yield share * largest, [r for r in (round(share * largest / 2, 9), hair, round(1.2 * hair, 9)) if r <= largest]
-
-
-@pytest.mark.parametrize("failure_prob", [0.001, 0.05])
-def test_preset_radii_with_real_noise_fail_no_more_often_than_they_say(failure_prob):
-    """20,000 attempts; up to 50 to 10,000 samples, four sigmas and three margins."""
-    failed, tried, sigmas = 0, 0, cycle(SIGMAS)
-    for max_n, each in ((50, 2000), (100, 2000), (400, 1500), (1000, 1000), (10_000, 167)):
-        for truth, radii in worst_presets(max_n, failure_prob, sigma := next(sigmas)):
-            sampler, truth = at(truth, sigma)
-            options = {"radii": radii, "n0": 20, "max_n": max_n, "failure_prob": failure_prob}
-            now = failures(certify_radii, sampled(sampler, each, 20 + max_n), truth, each, **options)
-            assert not too_many(now, each, failure_prob), (max_n, sigma, truth)
-            failed, tried = failed + now, tried + each
-    assert tried >= 20_000
-    assert not too_many(failed, tried, failure_prob)
-    assert failed or failure_prob < 0.01, "some must fail for this to mean something"
-
-
-def test_preset_radii_of_drawn_counts_fail_no_more_often_than_they_say():
-    for truth, radii in worst_presets(10_000, 0.05, 0.5):
-        options = {"radii": radii, "n0": 20, "max_n": 10_000, "failure_prob": 0.05}
-        failed = failures(certify_radii, Drawn(stats.norm.cdf(truth / 0.5), 0.5), truth, 1500, **options)
-        assert not too_many(failed, 1500, 0.05)
-
-
-def hits_at_looks(p, max_n, attempts, seed=0):
-    """Yields (k, t) at each look: k holds the hits of all attempts, each with probability p per sample."""
-    rng, hits, t = np.random.default_rng(seed), np.zeros(attempts, dtype=np.int64), 0
-    while t < max_n:
-        look = next_look(t)
-        hits, t = hits + rng.binomial(look - t, p, attempts), look
-        yield hits, t
-
-
-@pytest.mark.parametrize("failure_prob", [0.001, 0.05])
-def test_clopper_pearson_at_every_look_would_show(failure_prob):
-    """The natural mistake: accept where the lower bound of a fixed number of samples, here those so far, exceeds p0."""
-    p0, attempts = 0.6, 20_000
-    honest, mistaken = np.zeros((2, attempts), dtype=bool)
-    for k, t in hits_at_looks(p0, 20_000, attempts):
-        honest |= decide(k, t, ndtri(p0), failure_prob, 1e-4) == "accept"
-        mistaken |= stats.binom.sf(k - 1, t, p0) <= failure_prob
-    assert not too_many(honest.sum(), attempts, failure_prob)
-    assert too_many(mistaken.sum(), attempts, failure_prob)
-
-
-def test_clopper_pearson_in_the_place_of_the_mixture_would_show(monkeypatch):
-    """The same mistake inside the procedure, with real noise."""
-
-    @functools.cache
-    def by_clopper_pearson(k, t, z, failure_prob, reject_prob):
-        accepted, rejected = stats.binom.sf(k - 1, t, stats.norm.cdf(z)), stats.binom.cdf(k, t, stats.norm.cdf(z))
-        return np.array("accept" if accepted <= failure_prob else "reject" if rejected <= reject_prob else "undecided")
-
-    sampler, truth = at(0.1, 0.5)
-    attempts = sampled(sampler, 2000, 2010)
-    options = {"radii": [round(truth + MARGIN, 9)], "n0": 10, "max_n": 2000, "failure_prob": 0.05}
-    assert not too_many(failures(certify_radii, attempts, truth, 2000, **options), 2000, 0.05)
-    monkeypatch.setattr(preset_radii, "decide", by_clopper_pearson)
-    assert too_many(failures(certify_radii, attempts, truth, 2000, **options), 2000, 0.05)
