@@ -4,13 +4,10 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,65 +18,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.support.prefect_server import Server, wait_until
 from tests.support.workspace import copy_project, edit, environment, run, stages_run
 
 pytestmark = pytest.mark.slow
 FLOW = [sys.executable, "-m", "pipelines.flow"]
 ONE_LEVEL = {r'\n  "1.0":(\n    .*)*': ""}
 LONG = {r"epochs: 2\b": "epochs: 200"}
-
-
-class Server:
-    """A Prefect server of its own, and its API."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as any_port:
-            any_port.bind(("127.0.0.1", 0))
-            self.port = any_port.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self.environment = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": self.url, "PREFECT_UI_ENABLED": "false"}
-        self.start()
-
-    def start(self) -> None:
-        command = ["prefect", "server", "start", "--port", str(self.port)]
-        with open(os.devnull, "w") as nothing:
-            self.process = subprocess.Popen(
-                command, env=environment() | self.environment, stdout=nothing, stderr=nothing, start_new_session=True
-            )
-        wait_until(self.answers, seconds=180)
-
-    def answers(self) -> bool:
-        try:
-            return bool(self.get("/health"))
-        except OSError:
-            return False
-
-    def get(self, path: str, body: object = None) -> object:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        for _ in range(10):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read() or "null")
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # its database is busy: as Prefect's own clients do, again
-                    raise
-                time.sleep(1)
-        raise OSError(f"{path} stays unavailable")
-
-    def flow_runs(self, flow: str) -> list[dict]:
-        """The newest first; those that have been started or are over."""
-        body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        found = self.get("/flow_runs/filter", body)
-        return [entry for entry in found if entry["state_type"] not in ("SCHEDULED", "PENDING")]
-
-    def state(self, flow_run: str) -> tuple[str, str]:
-        state = self.get(f"/flow_runs/{flow_run}")["state"]
-        return state["type"], state["name"]
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def start_run(project: Path, server: Server) -> str:
@@ -92,14 +37,6 @@ def start_run(project: Path, server: Server) -> str:
 def cancel(project: Path, server: Server, flow_run: str) -> None:
     assert run(project, "prefect", "flow-run", "cancel", flow_run, **server.environment).returncode == 0
     wait_until(lambda: server.state(flow_run)[0] == "CANCELLED")
-
-
-def wait_until(reached, seconds=300):
-    end = time.monotonic() + seconds
-    while not (result := reached()):
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
-    return result
 
 
 def commit(project: Path, message: str) -> None:
@@ -126,13 +63,6 @@ def is_training(project: Path) -> bool:
 
 def has_kept(project: Path) -> bool:
     return any(project.glob(".state/checkpoints/*/epoch-*.pt"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +228,8 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
         serving.send_signal(signal.SIGTERM)
         serving.wait(60)
     assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=nightly, capture_output=True, text=True).stdout
+    assert entry["name"] == f"{head[:7]}, sigma 0.5"
 
 
 def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(training, server):
