@@ -1,73 +1,26 @@
 """The classifier that callers ask, and the service around it: real HTTP, real sampling, a network of random weights."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import json
 import logging
 import re
-import socket
-import threading
 import time
 
-import httpx
 import pytest
 import torch
-import uvicorn
 
-from components.certification.classifier import REQUESTS, Limits, Origin, SmoothedClassifier, TooSlow
-from components.model import networks
-from components.model.card import ModelCard
+from components.certification.classifier import REQUESTS, TooSlow
 from components.serving import app as app_module
 from components.serving.alias import AliasWatch
 from components.serving.app import ServiceLimits, bytes_needed, create_app
 from pipelines.serve import required_token
-
-SHAPE = (1, 16, 16)
-SIGMA = 0.5
-
-
-def make_classifier(precision="float32", **limits):
-    torch.manual_seed(0)
-    network = networks.build("small_convnet", SHAPE, 3).eval()
-    card = ModelCard(
-        sigma=SIGMA,
-        network="small_convnet",
-        precision=precision,
-        image_shape=list(SHAPE),
-        classes=["a", "b", "c"],
-        mean=None,
-        std=None,
-        weights_sha256="0" * 64,
-        training_key="",
-        training={},
-        data_sha256="",
-    )
-    return SmoothedClassifier(network, card, origin=Origin("trial", "3"), n=500, limits=Limits(**limits))
+from tests.support.serving import IMAGES, SHAPE, ask, make_classifier, running, some_images
 
 
 @pytest.fixture(scope="module")
 def classifier():
     return make_classifier(images=4, n=20_000)
-
-
-@contextlib.contextmanager
-def running(app):
-    """The app under a real server, a client of it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +41,6 @@ def lines(monkeypatch):
     monkeypatch.setattr(REQUESTS, "handlers", [Keeping()])
     REQUESTS.setLevel(logging.INFO)
     return found
-
-
-def some_images(num=2):
-    return torch.rand(num, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
 # --- the classifier ----------------------------------------------------------------------------------------------
@@ -141,9 +90,6 @@ def test_each_request_has_a_seed_of_its_own_and_is_logged_without_its_images(cla
     assert len(json.dumps(first)) < 600
 
 
-IMAGES = some_images(1)
-
-
 @pytest.mark.parametrize(
     ("images", "params", "sentence"),
     [
@@ -188,10 +134,6 @@ def test_a_request_that_takes_too_long_is_given_up():
 
 
 # --- the service -------------------------------------------------------------------------------------------------
-
-
-def ask(client, inputs=None, **more):
-    return client.post("/invocations", json={"inputs": IMAGES.tolist() if inputs is None else inputs, **more})
 
 
 def test_the_service_answers_as_the_classifier_does(client):
