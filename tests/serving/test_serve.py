@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipelines import serve
+from pipelines.serve import required_token
 from tests.support.serving import make_classifier
 
 MODEL = "models:/trial@champion"
@@ -53,3 +54,20 @@ def test_a_network_that_gives_a_logit_that_is_not_finite_is_one_line(refusal, mo
     assert refusal() == (
         f"error: the network of {MODEL} gives logits that are not finite: train it anew and register that"
     )
+
+
+def test_others_than_this_machine_are_not_let_in_without_a_token(monkeypatch):
+    monkeypatch.delenv("SERVING_TOKEN", raising=False)
+    assert required_token("127.0.0.1") is required_token("::1") is required_token("localhost") is None
+    for host in ("0.0.0.0", "::", "192.168.0.7", "example.org"):
+        with pytest.raises(ValueError, match="set SERVING_TOKEN in the environment"):
+            required_token(host)
+    monkeypatch.setenv("SERVING_TOKEN", "")
+    assert required_token("127.0.0.1") is None
+    with pytest.raises(ValueError, match="set SERVING_TOKEN in the environment"):
+        required_token("0.0.0.0")
+    monkeypatch.setenv("SERVING_TOKEN", "short")
+    with pytest.raises(ValueError, match="at least 16"):
+        required_token("0.0.0.0")
+    monkeypatch.setenv("SERVING_TOKEN", "long enough to be one")
+    assert required_token("0.0.0.0") == required_token("127.0.0.1") == "long enough to be one"

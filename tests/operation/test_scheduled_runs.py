@@ -2,67 +2,33 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
-from tests.support.prefect_server import Server, wait_until
+from tests.support.prefect_server import wait_until
+from tests.support.scheduled_runs import (
+    FLOW,
+    LONG,
+    ONE_LEVEL,
+    cancel,
+    commit,
+    has_kept,
+    is_training,
+    start,
+    start_run,
+    trainers,
+    webhook,
+)
 from tests.support.workspace import copy_project, edit, environment, run, stages_run
 
 pytestmark = pytest.mark.slow
-FLOW = [sys.executable, "-m", "pipelines.flow"]
-ONE_LEVEL = {r'\n  "1.0":(\n    .*)*': ""}
-LONG = {r"epochs: 2\b": "epochs: 200"}
-
-
-def start_run(project: Path, server: Server) -> str:
-    """Start a run of the deployment; its id."""
-    started = run(project, "prefect", "deployment", "run", "retrain/nightly", **server.environment)
-    assert started.returncode == 0, started.stdout + started.stderr
-    return re.search(r"UUID: (\S+)", started.stdout)[1]
-
-
-def cancel(project: Path, server: Server, flow_run: str) -> None:
-    assert run(project, "prefect", "flow-run", "cancel", flow_run, **server.environment).returncode == 0
-    wait_until(lambda: server.state(flow_run)[0] == "CANCELLED")
-
-
-def commit(project: Path, message: str) -> None:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-    subprocess.run(["git", *identity, "commit", "-qam", message], cwd=project, check=True)
-
-
-def trainers(project: Path) -> list[psutil.Process]:
-    """The processes that train below a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "pipelines.train" in process.cmdline() and process.cwd().startswith(str(project)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def is_training(project: Path) -> bool:
-    """Whether a training is under way that has saved a checkpoint."""
-    return bool(trainers(project)) and any(project.glob(".state/checkpoints/*/epoch-*.pt"))
-
-
-def has_kept(project: Path) -> bool:
-    return any(project.glob(".state/checkpoints/*/epoch-*.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -88,39 +54,6 @@ def training(nightly) -> Iterator[Path]:
     yield nightly
     assert trainers(nightly) == []
     subprocess.run(["git", "reset", "-q", "--hard", before], cwd=nightly, check=True)
-
-
-def start(project: Path, server: Server, *arguments: str) -> subprocess.Popen:
-    """A command of the flow in the background, its output in `output` beside the project's files."""
-    with (project / "output.tmp").open("w") as output:
-        return subprocess.Popen(
-            [*FLOW, *arguments],
-            cwd=project,
-            env=environment() | server.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-@contextmanager
-def webhook() -> Iterator[tuple[str, list[dict]]]:
-    """The URL of a web server, and what was posted to it."""
-    heard = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        threading.Thread(target=listener.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.server_port}/", heard
-        listener.shutdown()
 
 
 # --- the worktree ------------------------------------------------------------------------------------------------
@@ -306,50 +239,6 @@ def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_ca
     wait_until(lambda: server.state(question["id"])[0] == "COMPLETED")
     champion = run(nightly, sys.executable, "-m", "pipelines.lookup", "history")
     assert "ann" in champion.stdout, champion.stdout + champion.stderr
-
-
-# --- new data ----------------------------------------------------------------------------------------------------
-
-OWN_IMAGES = {
-    r"source: digits": "source: image_folder\n  root: data/raw/images\n  image_size: 8\n  channels: 1",
-    r"\n  enlarge: 2.*": "",
-    r"every: 30": "every: 1",
-}
-
-
-def add_images(project: Path, first: int, last: int) -> None:
-    """Grey images of noise, the dark ones of one class and the bright ones of another."""
-    rng = np.random.default_rng(first)
-    for name, brightness in (("dark", 60), ("bright", 190)):
-        folder = project / "data/raw/images" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for i in range(first, last):
-            pixels = rng.integers(brightness - 50, brightness + 50, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{i:03d}.png")
-
-
-def test_new_data_in_the_source_is_trained_on_and_data_that_is_gone_again_is_not(tmp_path, server):
-    project = copy_project(tmp_path)
-    edit(project / "params.yaml", ONE_LEVEL | OWN_IMAGES)
-    commit(project, "own images")
-    add_images(project, 0, 40)
-
-    def night() -> str:
-        done = run(project, *FLOW, "run", "--worktree", **server.environment)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    assert "prepared 60 training and 20 test images" in night()
-    assert "nothing new: every stage was up to date" in night()
-    add_images(project, 40, 60)
-    more = night()
-    assert "prepared 90 training and 30 test images" in more
-    assert "new: validate, train@0.5, certify@0.5, evaluate" in more
-    for path in (project / "data/raw/images").glob("*/0[45]*.png"):
-        path.unlink()
-    assert "prepared 60 training and 20 test images" in night()
-    description = json.loads((project / ".state/scheduled/outputs/data/prepared/description.json").read_text())
-    assert description["train_images"] == 60
 
 
 # --- by hand, meanwhile ------------------------------------------------------------------------------------------
