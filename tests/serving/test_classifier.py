@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from components.certification.classifier import TooSlow
-from tests.support.serving import IMAGES, make_classifier, some_images
+from tests.support.serving import ANSWER, IMAGES, make_classifier, some_images
 
 
 def test_every_image_gets_class_radius_abstention_and_bound(classifier):
     answers = classifier.certify(some_images(4))
-    assert list(answers.columns) == ["class", "class_name", "radius", "abstain", "p_lower", "n"]
+    assert list(answers.columns) == ANSWER
     assert (answers["n"] == 500).all()
     for row in answers.to_dict("records"):
-        assert row["abstain"] == (row["class"] == -1) == (row["p_lower"] <= 0.5) == (row["class_name"] == "")
+        assert row["abstain"] == (row["class"] == -1) == (row["p_lower"] <= row["p_upper"]) == (row["class_name"] == "")
         assert (row["radius"] > 0) == (not row["abstain"])
 
 
@@ -25,6 +25,21 @@ def test_a_preset_radius_is_certified_or_not_with_fewer_samples(classifier):
     assert (answers["abstain"] == (answers["radius"] == 0)).all()
     assert answers["n"].sum() < 4 * 20_000
     assert ((answers["p_lower"] > 0.598) | answers["abstain"]).all(), "Phi(0.125 / 0.5) is .5987"
+
+
+def test_an_image_off_the_grid_is_rounded_and_its_radius_is_smaller_by_what_that_costs(classifier):
+    """A quarter of a step away from an image on the grid: the same answer, to within its noise, less the loss."""
+    images = some_images(4)
+    moved = images + torch.where(images < 0.5, 0.25, -0.25) / 4080
+    on, off = (classifier.certify(these, n=20_000) for these in (images, moved))
+    assert not on["rounded"].any()
+    assert off["rounded"].all()
+    loss = 16 * (0.25 + 0.5) / 4080
+    certified = ~on["abstain"] & ~off["abstain"]
+    assert certified.any()
+    assert (off["radius"] - (on["radius"] - loss))[certified].abs().max() < 0.05
+    preset = classifier.certify(moved, n=20_000, radius=0.125)
+    assert set(preset["radius"].round(6)) <= {0.0, round(0.125 - loss, 6)}
 
 
 def test_the_network_runs_in_the_precision_of_its_card():
@@ -65,7 +80,7 @@ def test_each_request_has_a_seed_of_its_own_and_is_logged_without_its_images(cla
         (IMAGES * 2, {}, r"outside \[0, 1\]"),
         (IMAGES * float("nan"), {}, "not finite"),
         (IMAGES.repeat(5, 1, 1, 1), {}, "5 images in one request: the limit is 4 images"),
-        (IMAGES, {"n": 9}, "n is 9: at least 10 samples"),
+        (IMAGES, {"n": 9}, "n is 9: at least 11 samples"),
         (IMAGES, {"n": 0}, "n is 0: must be a whole number"),
         (IMAGES, {"n": -5}, "n is -5"),
         (IMAGES, {"n": 1e3}, "n is 1000.0: must be a whole number"),

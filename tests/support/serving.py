@@ -60,8 +60,14 @@ def running(app):
         thread.join()
 
 
+ANSWER = ["class", "class_name", "radius", "abstain", "p_lower", "p_upper", "n", "rounded"]
+"""What each image is told."""
+
+
 def some_images(num=2):
-    return torch.rand(num, *SHAPE, generator=torch.Generator().manual_seed(1))
+    """On the grid of 8 bits."""
+    pixels = torch.randint(256, (num, *SHAPE), generator=torch.Generator().manual_seed(1))
+    return pixels.float() / 255
 
 
 IMAGES = some_images(1)
