@@ -35,6 +35,7 @@ from components.registry.tables import run_table
 from components.registry.tracking import CONTENT
 from components.tools.device import available_cores
 from components.tools.progress import Progress
+from components.tools.wording import counted
 from pipelines import artifacts
 
 
@@ -90,7 +91,8 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(load_params(artifacts.PARAMS).prepare.root))
     if split.sha256 != certified.identity["images_sha256"]:
         raise ValueError(f"{artifacts.TEST_SPLIT} holds other images than the table: prepare the table's data")
-    say(f"checking {len(certified.table)} rows against the {len(split.labels)} test images and their own counts")
+    tests = counted(len(split.labels), "test images")
+    say(f"checking {counted(len(certified.table), 'rows')} against the {tests} and their own counts")
     findings = []
     if certified.table.attrs["content"] != version.tags.get(CONTENT):
         findings.append("table.tsv is not the file that was registered with these weights")
@@ -100,7 +102,8 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
         print("an older table: its identity does not name its images, so they are taken from its rows")
     findings += unlike_the_images(certified.table, split.labels, certified.identity)
     if wrong := inconsistent_rows(certified.table, certified.identity):
-        findings.append(f"{len(wrong)} rows claim more than their counts give (images {named(wrong)})")
+        rows = counted(len(wrong), "rows claim", "row claims")
+        findings.append(f"{rows} more than their counts give (images {named(wrong)})")
     if not certified.table["idx"].isin(range(len(split.labels))).all():
         return findings  # without the image there are no fresh samples
     return findings + fresh_trial(classifier, certified, split, images, n, false_alarm)
@@ -121,7 +124,8 @@ def fresh_trial(
     if n < least:
         raise ValueError(f"n is {n}: no row can be contradicted by fewer than {least} fresh samples")
     if needed > images:
-        raise ValueError(f"{images} rows are too few to contradict a table: test more, or raise --false-alarm")
+        rows = counted(images, "rows are", "row is")
+        raise ValueError(f"{rows} too few to contradict a table: test more, or raise --false-alarm")
     seed = secrets.randbits(63)
     drawn = certified.table.sample(images, random_state=np.random.default_rng(seed))
     counts = fresh_counts(classifier, split, drawn["idx"].tolist(), n, seed)
@@ -135,11 +139,12 @@ def fresh_trial(
                 f"image {row['idx']}: class {row['predict']} at radius {display_radius(row['radius'])} needs at least "
                 f"{claimed:.4f} of the samples, has {hits} of {n}"
             )
+    rows = counted(len(certified.table), "rows")
     print(
-        f"{len(drawn)} of {len(certified.table)} rows at failure_prob {failure_prob:g} tried, n = {n}, seed {seed}: "
+        f"{len(drawn)} of {rows} at failure_prob {failure_prob:g} tried, n = {n}, seed {seed}: "
         f"{len(contradicted)} contradicted; an honest table has {needed} or more with probability at most {alarm:g}"
     )
-    return [f"fresh noise contradicts {len(contradicted)} rows"] if len(contradicted) >= needed else []
+    return [f"fresh noise contradicts {counted(len(contradicted), 'rows')}"] if len(contradicted) >= needed else []
 
 
 def fresh_counts(

@@ -29,6 +29,7 @@ from components.tools import world
 from components.tools.device import use_device
 from components.tools.files import claim, write_json
 from components.tools.hashing import derive_seed, hash_code
+from components.tools.wording import counted
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, stop_requests
 
@@ -72,7 +73,7 @@ def run(
     rows = PartialTable(partial_table, job.identity, job.procedure.columns, shard=ranks.rank)
     if merge and ranks.rank == 0:
         for folder in merge:
-            print(f"{rows.merge(folder)} new rows from {folder}")
+            print(f"{counted(rows.merge(folder), 'new rows')} from {folder}")
     ranks.meet()
     rows.lines = rows.reread()
     with stop_requests() as stop_asked:
@@ -83,7 +84,7 @@ def run(
     ranks.meet()
     lines = rows.reread()
     if missing := sum(index not in lines for index in job.indices):
-        raise StoppedEarly(f"stopped after {len(job.indices) - missing} of {len(job.indices)} images")
+        raise StoppedEarly(f"stopped after {len(job.indices) - missing} of {counted(len(job.indices), 'images')}")
     if ranks.rank == 0:
         write(job, lines, to or artifacts.certificates(sigma).parent)
 

@@ -11,6 +11,7 @@ from components.data.prepared import Description, prepare, save_description, sav
 from components.data.sources import SOURCES
 from components.params import Params
 from components.tools.files import replaced
+from components.tools.wording import counted
 from pipelines import artifacts
 from pipelines.cli import run_stage
 
@@ -20,7 +21,7 @@ def run(params: Params) -> None:
         description = prepare_and_save(params)
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}{how_to_get_earlier_data()}") from None
-    tests = "1 test image" if description.test_images == 1 else f"{description.test_images} test images"
+    tests = counted(description.test_images, "test images")
     print(f"prepared {description.train_images} training and {tests} from {description.origin}")
 
 

@@ -28,7 +28,7 @@ def main() -> None:
     try:
         with in_one_line("start the service again when it does"):
             app = prepare(options)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     write_requests()
@@ -37,12 +37,21 @@ def main() -> None:
 
 
 def prepare(options: argparse.Namespace) -> FastAPI:
-    """The service with its model, loaded, checked and warm; its title says which version it is."""
+    """The service with its model, loaded, checked and warm; its title says which version it is.
+
+    Raises:
+        ValueError: one line that says why there is no such service.
+    """
     token = required_token(options.host)
     _, alias, _ = parse_uri(options.model)
     use_store(artifacts.tracking_store())
     limits = Limits(images=options.max_images, n=options.max_n, seconds=options.max_seconds)
-    classifier = load_classifier(options.model, limits)
+    try:
+        classifier = load_classifier(options.model, limits)
+    except FloatingPointError:  # of the image that warms it up, which no caller has sent
+        raise ValueError(
+            f"the network of {options.model} gives logits that are not finite: train it anew and register that"
+        ) from None
     name, version = classifier.origin.name, classifier.origin.version
     watch = AliasWatch(alias, version, lambda: str(find_version(options.model).version)) if alias else None
     if watch:

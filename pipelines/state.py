@@ -24,6 +24,7 @@ from components.registry.connection import in_one_line
 from components.registry.model_files import WEIGHTS_SHA256
 from components.registry.tracking import Tracking
 from components.tools.files import TEMPORARY, free, is_held, read_json, remove
+from components.tools.wording import counted
 from pipelines import artifacts
 from pipelines.champion_challenger import connect, promotions_at
 from pipelines.cli import guard, load_params
@@ -166,7 +167,7 @@ def prune(items: list[Item], days: float, yes: bool) -> None:
     """Ask, then remove the items that nobody needs."""
     chosen = prunable(items, days)
     if not chosen:
-        print(f"nothing to remove: all of it is needed, held, or younger than {days:g} days")
+        print(f"nothing to remove: all of it is needed, held, or younger than {counted(days, 'days', form='g')}")
         return
     show(chosen)
     if not yes and input(f"remove these {len(chosen)}? [y/N] ").strip().lower() not in ("y", "yes"):

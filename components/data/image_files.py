@@ -51,6 +51,7 @@ def decode(data: bytes, channels: int) -> Any:
             raise ImageFileError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS} in all")
         if max(image.size) > MAX_ASPECT * min(image.size):
             raise ImageFileError(f"{image.width}x{image.height} pixels, more than {MAX_ASPECT} times as long as wide")
+        _widen_transparent_grey(image)
         image = _to_8_bits(_on_white(ImageOps.exif_transpose(image)))
         return image.convert("L" if channels == 1 else "RGB")
     except ImageFileError:
@@ -59,6 +60,14 @@ def decode(data: bytes, channels: int) -> Any:
         raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # corrupt bytes raise nearly any error in Pillow's decoders
         raise ImageFileError(" ".join(f"{error}".split()) or type(error).__name__) from None
+
+
+def _widen_transparent_grey(image: Any) -> None:
+    """The library turns a PNG's grey of 2 and 4 bits into 8, but not the value that stands for transparency."""
+    rawmode = image.tile[0][3] if image.format == "PNG" and image.tile else None
+    if rawmode in ("L;2", "L;4") and "transparency" in image.info:
+        most = 2 ** int(rawmode[-1]) - 1
+        image.info["transparency"] = (image.info["transparency"] & most) * (255 // most)
 
 
 def _on_white(image: Any) -> Any:

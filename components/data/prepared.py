@@ -16,6 +16,7 @@ from components.data.manifest import Manifest, load_manifest
 from components.data.sources.source import FileSource, Source
 from components.tools.files import read_record, write_json
 from components.tools.hashing import hash_value
+from components.tools.wording import counted
 
 PATHS = "paths.txt"
 """Written beside a split's arrays if its images come from files: one path per line."""
@@ -185,9 +186,8 @@ def load_split(folder: Path) -> Split:
     images, labels = arrays
     split = Split(images, labels, _load_paths(folder / PATHS))
     if split.paths is not None and len(split.paths) != len(split):
-        raise ValueError(
-            f"{folder / PATHS} names {len(split.paths)} files for {len(split)} images: run the prepare stage again"
-        )
+        names = f"{counted(len(split.paths), 'files')} for {counted(len(split), 'images')}"
+        raise ValueError(f"{folder / PATHS} names {names}: run the prepare stage again")
     return split
 
 

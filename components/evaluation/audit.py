@@ -25,6 +25,7 @@ from components.certification.bounds import DECIMALS, certified_radius, compleme
 from components.certification.confidence_sequences import anytime_lower_bound
 from components.certification.preset_radii import UNMOVED, accepted_radius, anytime_bounds
 from components.certification.table import ABSTAIN
+from components.tools.wording import counted
 
 TOLERANCE = 1.5 * 10**-DECIMALS
 """Allowed between two computations of one written number: other library versions may floor it differently."""
@@ -41,18 +42,20 @@ def unlike_the_images(table: pd.DataFrame, labels: np.ndarray, identity: dict) -
     """
     known = table["idx"].isin(range(len(labels)))
     if not known.all():
-        unknown = named(table["idx"][~known])
-        return [f"{(~known).sum()} rows are of images that the test split does not have ({unknown})"]
+        alien = counted((~known).sum(), "rows are", "row is")
+        return [f"{alien} of images that the test split does not have ({named(table['idx'][~known])})"]
     indices, findings = table["idx"].to_numpy(dtype=np.int64), []
     wrong = table["label"].to_numpy() != labels[indices]
     if wrong.any():
-        findings.append(f"{wrong.sum()} rows have another label than the test split (images {named(indices[wrong])})")
+        rows = counted(wrong.sum(), "rows have", "row has")
+        findings.append(f"{rows} another label than the test split (images {named(indices[wrong])})")
     every = identity.get("every", max(1, int(np.diff(indices[:2]).sum())) if len(indices) > 1 else len(labels))
     if not isinstance(every, int) or every < 1:
         return [*findings, f"its identity says every = {every!r}"]
     expected = np.arange(0, len(labels), every)
     if identity.get("images", len(expected)) != len(expected):
-        findings.append(f"its identity says {identity['images']} images, where every = {every} gives {len(expected)}")
+        says = counted(identity["images"], "images")
+        findings.append(f"its identity says {says}, where every = {every} gives {len(expected)}")
     if not np.array_equal(indices, expected):
         missing, more = np.setdiff1d(expected, indices), np.setdiff1d(indices, expected)
         what = [f"without {named(missing)}"] if len(missing) else []

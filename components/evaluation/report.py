@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from components.certification.table import display_radius
+from components.tools.wording import counted
 
 
 def summary_rows(metrics: dict[str, dict[str, Any]], columns: int | None = None) -> tuple[list[str], list[list[str]]]:
@@ -116,9 +117,10 @@ def markdown_report(metrics: dict[str, dict[str, Any]], model: str, dataset: str
             *("| " + " | ".join(row) + " |" for row in rows),
         ]
     )
+    images = counted(first["images"], "test images", form=",")
     notes = "".join(f"- {remark}\n" for remark in remarks(metrics))
     return (
-        f"# Certified robustness of {model}\n\nOn {first['images']:,} test images of the source `{dataset}`.\n\n"
+        f"# Certified robustness of {model}\n\nOn {images} of the source `{dataset}`.\n\n"
         f"{table}\n\n{notes}\n![Certified accuracy over the L2 radius]({plot})\n\n"
         "In the picture no curve goes past its dashed line, the largest radius that the samples can certify. "
         f"{LEGENDS[first['mode']]} `r=` columns are certified accuracies. Each certificate holds with "

@@ -35,7 +35,7 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
     card = load_card(folder)
     shape = ", ".join(map(str, card.image_shape))
     answer = {"class": "long", "class_name": "string", "radius": "double", "abstain": "boolean", "p_lower": "double"}
-    answer["n"] = "long"
+    answer |= {"p_upper": "double", "n": "long", "rounded": "boolean"}
     params = {"n": ("long", n), "failure_prob": ("double", failure_prob), "radius": ("double", None)}
     signature = ModelSignature(
         # The images have no schema: MLflow's errors would quote them. `predict` checks them, in one sentence.

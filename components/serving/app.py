@@ -29,6 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from components.certification.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
 from components.model.card import ModelCard
 from components.serving.alias import AliasWatch
+from components.tools.wording import counted
 
 PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")
@@ -169,7 +170,7 @@ class Service:
 
     async def invocations(self, request: Request) -> Response:
         if self._inside >= self.limits.concurrent:
-            sentence = f"busy with the limit of {self.limits.concurrent} requests at once: try again later"
+            sentence = f"busy with the limit of {counted(self.limits.concurrent, 'requests')} at once: try again later"
             return refusal_response(self.metrics, Refusal(503, sentence))
         self._count_inside(+1)
         begin = time.perf_counter()
@@ -230,7 +231,8 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
                 if len(body) > most:
                     raise too_large
     except TimeoutError:
-        raise Refusal(504, f"the request did not arrive within the limit of {seconds:g} seconds") from None
+        limit = counted(seconds, "seconds", form="g")
+        raise Refusal(504, f"the request did not arrive within the limit of {limit}") from None
     return bytes(body)
 
 

@@ -1,1 +1,1 @@
-"""What every part may use and none is about: files, hashes, device, progress, provenance, notifications."""
+"""What every part may use and none is about: files, hashes, device, progress, wording, provenance, notifications."""

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from components.tools.wording import counted
+
 LOG_EVERY_SECONDS = 10.0
 REDRAW_EVERY_SECONDS = 0.2
 
@@ -12,6 +14,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         """Args:
+        unit: in the plural.
         done: units finished by an earlier run; they count as done but not for the rate.
         """
         self._what, self._total, self._unit = what, total, unit
@@ -37,7 +40,7 @@ class Progress:
     def _show(self, now: float, note: str) -> None:
         rate = (self._done - self._before) / max(now - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else float("inf")
-        line = f"{self._what}: {self._done}/{self._total} {self._unit}, {pace(rate)}, {left:.0f} s left"
+        line = f"{self._what}: {self._done}/{counted(self._total, self._unit)}, {pace(rate)}, {left:.0f} s left"
         line += f", {note}" if note else ""
         if self._terminal:
             width = 20

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from components.data.streaming import FileSplit
+from components.tools.wording import counted
 
 
 def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str], max_value: int) -> None:
@@ -16,7 +17,8 @@ def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str]
         ValueError: naming the first image that is wrong, or the class that has none.
     """
     if len(pixels) != len(labels):
-        raise ValueError(f"{len(pixels)} training images have {len(labels)} labels: run the prepare stage again")
+        images = counted(len(pixels), "training images have", "training image has")
+        raise ValueError(f"{images} {counted(len(labels), 'labels')}: run the prepare stage again")
     outside = ((labels < 0) | (labels >= len(classes))).nonzero()
     if len(outside):
         row = int(outside[0])

@@ -19,6 +19,7 @@ from components.model import networks
 from components.params import Train
 from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
+from components.tools.wording import counted
 from components.training.draws import Draws, Shard
 from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
 from components.training.ranks import Ranks, share_batch_norm
@@ -126,7 +127,7 @@ class Training:
             )
         if not torch.stack([value.isfinite().all() for value in self.network.state_dict().values()]).all():
             raise FloatingPointError(
-                f"the weights are not finite at epoch {self.epoch}, after {self.step} steps: "
+                f"the weights are not finite at epoch {self.epoch}, after {counted(self.step, 'steps')}: "
                 f"lower train.learning_rate ({rate:g})"
             )
 
@@ -206,7 +207,7 @@ def fit(
     """
     ranks = ranks or Ranks()
     if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
-        raise ValueError(f"{len(labels)} training images cannot be split into {groups} groups (num_noises)")
+        raise ValueError(f"{counted(len(labels), 'training images')} cannot be split into {groups} groups (num_noises)")
     training.network.train()
     for epoch in range(training.epoch, settings.epochs):
         for group in training.optimizer.param_groups:

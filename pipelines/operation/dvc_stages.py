@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from components.tools.wording import counted
 from pipelines.cli import STOPPED_EARLY
 from pipelines.watchdog import FLOW_PID
 
@@ -138,8 +139,9 @@ class ProcessGroups:
         last = "\n".join(lines[-LAST_LINES:])
         if self._stopping:
             raise StageStopped(f"{name} was stopped; what is finished is kept")
-        if timed_out():
-            raise StageFailed(f"stage {name} was stopped at its timeout of {timeout_minutes:g} minutes:\n{last}")
+        if timeout_minutes and timed_out():
+            limit = counted(timeout_minutes, "minutes", form="g")
+            raise StageFailed(f"stage {name} was stopped at its timeout of {limit}:\n{last}")
         # DVC prints a stage's exit code, and its own is always the same; promote runs without DVC
         if code == STOPPED_EARLY or re.search(rf"exited with {STOPPED_EARLY}\b", last):
             raise StageStopped(f"{name} stopped early; all of it is kept, the next run goes on")

@@ -69,6 +69,17 @@ def test_a_colour_that_stands_for_transparency_is_white():
     assert 255 in np.asarray(decode(palette, 1))
 
 
+@pytest.mark.parametrize(
+    ("depth", "row", "values"),
+    [(1, 0b01000000, [0, 255]), (2, 0b00011011, [0, 85, 170, 255]), (4, 0x37, [51, 119])],
+)
+def test_a_grey_that_stands_for_transparency_is_white_at_every_depth(depth, row, values):
+    step = 255 // (2**depth - 1)
+    for hidden in values:
+        image = decode(png(depth, 0, bytes([row]), len(values), struct.pack(">H", hidden // step)), 1)
+        assert np.asarray(image).tolist() == [[255 if value == hidden else value for value in values]], hidden
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "LA", "RGBA"])
 def test_an_opaque_image_is_converted_as_it_is(mode, channels):

@@ -161,7 +161,7 @@ def test_the_files_of_images_travel_with_them_and_change_no_identity(tmp_path, s
     save_split(test, tmp_path)
     assert load_split(tmp_path).paths == test.paths
     (tmp_path / "paths.txt").write_text("a.png\n")
-    with pytest.raises(ValueError, match=r"paths.txt names 1 files for 450 images: run the prepare stage again"):
+    with pytest.raises(ValueError, match=r"paths.txt names 1 file for 450 images: run the prepare stage again"):
         load_split(tmp_path)
 
 

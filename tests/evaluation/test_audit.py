@@ -171,7 +171,7 @@ def test_an_identity_that_contradicts_itself_is_found(change):
 @pytest.mark.parametrize("index", [20, -1, 2.5])
 def test_a_row_of_no_image_is_found(index):
     rows = pd.DataFrame({"idx": [0, 5, index], "label": 0})
-    assert "rows are of images that the test split does not have" in unlike_the_images(rows, LABELS, WHICH)[0]
+    assert "1 row is of images that the test split does not have" in unlike_the_images(rows, LABELS, WHICH)[0]
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_table_whose_labels_are_its_predictions_does_not_stand(registered, mon
     registered.table.loc[3, "label"] = 1 - registered.table["label"][3]
     registered.table["correct"] = (registered.table["predict"] == registered.table["label"]).astype(int)
     assert run(monkeypatch, "--images", "12") == 1
-    assert "1 rows have another label than the test split (images 3)" in capsys.readouterr().out
+    assert "1 row has another label than the test split (images 3)" in capsys.readouterr().out
 
 
 def test_a_table_without_its_hard_images_does_not_stand(registered, monkeypatch, capsys):
@@ -259,7 +259,7 @@ def test_what_nothing_could_speak_against_is_refused_at_the_command_line(registe
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(("--n", "9"), "fewer than 10 fresh samples"), (("--images", "1"), "1 rows are too few")]
+    ("options", "said"), [(("--n", "9"), "fewer than 10 fresh samples"), (("--images", "1"), "1 row is too few")]
 )
 def test_a_trial_that_no_table_could_fail_is_no_trial(registered, monkeypatch, capsys, options, said):
     assert run(monkeypatch, *options) == 1

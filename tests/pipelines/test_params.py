@@ -82,7 +82,7 @@ REFUSED = {
     "no noises": ("train.consistency.num_noises", 0, "train.consistency.num_noises is 0: must be >= 1"),
     "section of a rival left empty": ("train.macer", None, "train.macer is null: must be a mapping, {} for"),
     "failure_prob one half": ("certify.failure_prob", 0.5, "certify.failure_prob is 0.5: must be > 0 and < 0.5"),
-    "n too small": ("certify.n", 9, "certify.n is 9: at least 10 samples are needed to certify anything"),
+    "n too small": ("certify.n", 9, "certify.n is 9: at least 11 samples are needed to certify anything"),
     "batch too small": ("train.batch_size", 3, "train.batch_size is 3: must be >= num_noises at every level (4)"),
     "radii not increasing": ("evaluate.radii", [0.5, 0.25], "evaluate.radii is [0.5, 0.25]: must be increasing"),
     "no radii": ("evaluate.radii", [], "evaluate.radii is []: must be increasing and not empty"),

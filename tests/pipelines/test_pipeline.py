@@ -110,7 +110,7 @@ def test_the_registered_model_answers_with_certificates_and_no_pickle(project, c
     assert (answer["radius"] <= 0.5 * 1.826).all()  # n = 200 at .001 certifies no more than 1.825 sigma
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
         model.predict(images * np.float32("nan"))
-    with pytest.raises(ValueError, match="at least 10 samples"):
+    with pytest.raises(ValueError, match="at least 11 samples"):
         model.predict(images, params={"n": 9})
 
 

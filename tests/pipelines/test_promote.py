@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.registry.test_aliases import server  # noqa: F401  # a fixture
+from tests.support.registry import server  # noqa: F401  # a fixture
 from tests.support.workspace import copy_project, copy_results, edit, environment, run, stages_run
 
 pytestmark = pytest.mark.slow

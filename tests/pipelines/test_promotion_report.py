@@ -11,7 +11,7 @@ from components.registry.promotions import Promotions
 from components.registry.tracking import CONTENT
 from pipelines import promote
 from pipelines.champion_challenger import find_contest
-from tests.registry.test_aliases import local, store  # noqa: F401  # fixtures
+from tests.support.registry import local, store  # noqa: F401  # fixtures
 from tests.tools.test_notify import webhook  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.command

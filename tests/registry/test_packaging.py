@@ -8,7 +8,7 @@ import pytest
 
 from components.model.networks import NETWORKS
 from components.registry.packaging import MODEL_CODE, requirements
-from tests.registry.test_aliases import ROOT
+from tests.support.workspace import ROOT
 
 COMES_WITH = {"triton": "torch"}
 """Packages that another one of the list brings along where there is a use for them."""

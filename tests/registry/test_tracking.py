@@ -22,8 +22,8 @@ from components.registry.model_files import REGISTERED_HASHES
 from components.registry.packaging import log_model
 from components.registry.tracking import Tracking
 from components.tools.hashing import hash_file
-from tests.registry.test_aliases import ROOT, server  # noqa: F401  # a fixture
 from tests.registry.test_registry import FACTS, SHAPE
+from tests.support.workspace import ROOT
 
 pytestmark = pytest.mark.command
 
@@ -288,7 +288,7 @@ def register_elsewhere(address, folder, experiment, barrier, answers):
 
 
 @pytest.mark.slow
-def test_two_machines_at_once_make_one_experiment_one_run_and_one_version(server, tmp_path):  # noqa: F811
+def test_two_machines_at_once_make_one_experiment_one_run_and_one_version(server, tmp_path):
     """Two processes that share no file, and one server."""
     context, experiment = multiprocessing.get_context("spawn"), f"both-{time.time_ns()}"
     barrier, answers = context.Barrier(2, timeout=300), context.Queue()

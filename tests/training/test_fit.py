@@ -210,7 +210,7 @@ def test_no_state_that_is_not_finite_is_given_away_for_a_checkpoint(network, dat
     next(running)
     training.state()
     nn.init.constant_(network[4].weight, float("inf"))
-    with pytest.raises(FloatingPointError, match="the weights are not finite at epoch 0, after 1 steps: lower"):
+    with pytest.raises(FloatingPointError, match="the weights are not finite at epoch 0, after 1 step: lower"):
         training.state()
     next(running)
     with pytest.raises(FloatingPointError, match="the loss is not finite at epoch 0, step 1: lower"):

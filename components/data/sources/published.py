@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from components.data.sources.source import Source
+from components.tools.wording import counted
 
 CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 
@@ -40,7 +41,8 @@ def mnist(root: Path, *, download: bool) -> Source:
     for images, labels in pairs:
         count, others = _idx_shape(images, dimensions=3)[0], _idx_shape(labels, dimensions=1)[0]
         if count != others:
-            raise ValueError(f"{labels} has {others} labels for {count} images: {_remedy(root)}")
+            has = f"{counted(others, 'labels')} for {counted(count, 'images')}"
+            raise ValueError(f"{labels} has {has}: {_remedy(root)}")
     train, test = MNIST(root, train=True), MNIST(root, train=False)
     return Source(
         images=train.data.numpy()[:, None],

@@ -2,137 +2,33 @@
 
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
+from tests.support.prefect_server import wait_until
+from tests.support.scheduled_runs import (
+    FLOW,
+    LONG,
+    ONE_LEVEL,
+    cancel,
+    commit,
+    has_kept,
+    is_training,
+    start,
+    start_run,
+    trainers,
+    webhook,
+)
 from tests.support.workspace import copy_project, edit, environment, run, stages_run
 
 pytestmark = pytest.mark.slow
-FLOW = [sys.executable, "-m", "pipelines.flow"]
-ONE_LEVEL = {r'\n  "1.0":(\n    .*)*': ""}
-LONG = {r"epochs: 2\b": "epochs: 200"}
-
-
-class Server:
-    """A Prefect server of its own, and its API."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as any_port:
-            any_port.bind(("127.0.0.1", 0))
-            self.port = any_port.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self.environment = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": self.url, "PREFECT_UI_ENABLED": "false"}
-        self.start()
-
-    def start(self) -> None:
-        command = ["prefect", "server", "start", "--port", str(self.port)]
-        with open(os.devnull, "w") as nothing:
-            self.process = subprocess.Popen(
-                command, env=environment() | self.environment, stdout=nothing, stderr=nothing, start_new_session=True
-            )
-        wait_until(self.answers, seconds=180)
-
-    def answers(self) -> bool:
-        try:
-            return bool(self.get("/health"))
-        except OSError:
-            return False
-
-    def get(self, path: str, body: object = None) -> object:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        for _ in range(10):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read() or "null")
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # its database is busy: as Prefect's own clients do, again
-                    raise
-                time.sleep(1)
-        raise OSError(f"{path} stays unavailable")
-
-    def flow_runs(self, flow: str) -> list[dict]:
-        """The newest first; those that have been started or are over."""
-        body = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        found = self.get("/flow_runs/filter", body)
-        return [entry for entry in found if entry["state_type"] not in ("SCHEDULED", "PENDING")]
-
-    def state(self, flow_run: str) -> tuple[str, str]:
-        state = self.get(f"/flow_runs/{flow_run}")["state"]
-        return state["type"], state["name"]
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def start_run(project: Path, server: Server) -> str:
-    """Start a run of the deployment; its id."""
-    started = run(project, "prefect", "deployment", "run", "retrain/nightly", **server.environment)
-    assert started.returncode == 0, started.stdout + started.stderr
-    return re.search(r"UUID: (\S+)", started.stdout)[1]
-
-
-def cancel(project: Path, server: Server, flow_run: str) -> None:
-    assert run(project, "prefect", "flow-run", "cancel", flow_run, **server.environment).returncode == 0
-    wait_until(lambda: server.state(flow_run)[0] == "CANCELLED")
-
-
-def wait_until(reached, seconds=300):
-    end = time.monotonic() + seconds
-    while not (result := reached()):
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
-    return result
-
-
-def commit(project: Path, message: str) -> None:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
-    subprocess.run(["git", *identity, "commit", "-qam", message], cwd=project, check=True)
-
-
-def trainers(project: Path) -> list[psutil.Process]:
-    """The processes that train below a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "pipelines.train" in process.cmdline() and process.cwd().startswith(str(project)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def is_training(project: Path) -> bool:
-    """Whether a training is under way that has saved a checkpoint."""
-    return bool(trainers(project)) and any(project.glob(".state/checkpoints/*/epoch-*.pt"))
-
-
-def has_kept(project: Path) -> bool:
-    return any(project.glob(".state/checkpoints/*/epoch-*.pt"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -158,39 +54,6 @@ def training(nightly) -> Iterator[Path]:
     yield nightly
     assert trainers(nightly) == []
     subprocess.run(["git", "reset", "-q", "--hard", before], cwd=nightly, check=True)
-
-
-def start(project: Path, server: Server, *arguments: str) -> subprocess.Popen:
-    """A command of the flow in the background, its output in `output` beside the project's files."""
-    with (project / "output.tmp").open("w") as output:
-        return subprocess.Popen(
-            [*FLOW, *arguments],
-            cwd=project,
-            env=environment() | server.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-@contextmanager
-def webhook() -> Iterator[tuple[str, list[dict]]]:
-    """The URL of a web server, and what was posted to it."""
-    heard = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
-        threading.Thread(target=listener.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.server_port}/", heard
-        listener.shutdown()
 
 
 # --- the worktree ------------------------------------------------------------------------------------------------
@@ -298,6 +161,8 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
         serving.send_signal(signal.SIGTERM)
         serving.wait(60)
     assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=nightly, capture_output=True, text=True).stdout
+    assert entry["name"] == f"{head[:7]}, sigma 0.5"
 
 
 def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(training, server):
@@ -374,50 +239,6 @@ def test_a_question_waits_for_a_person_while_the_night_ends_and_the_answer_is_ca
     wait_until(lambda: server.state(question["id"])[0] == "COMPLETED")
     champion = run(nightly, sys.executable, "-m", "pipelines.lookup", "history")
     assert "ann" in champion.stdout, champion.stdout + champion.stderr
-
-
-# --- new data ----------------------------------------------------------------------------------------------------
-
-OWN_IMAGES = {
-    r"source: digits": "source: image_folder\n  root: data/raw/images\n  image_size: 8\n  channels: 1",
-    r"\n  enlarge: 2.*": "",
-    r"every: 30": "every: 1",
-}
-
-
-def add_images(project: Path, first: int, last: int) -> None:
-    """Grey images of noise, the dark ones of one class and the bright ones of another."""
-    rng = np.random.default_rng(first)
-    for name, brightness in (("dark", 60), ("bright", 190)):
-        folder = project / "data/raw/images" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for i in range(first, last):
-            pixels = rng.integers(brightness - 50, brightness + 50, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{i:03d}.png")
-
-
-def test_new_data_in_the_source_is_trained_on_and_data_that_is_gone_again_is_not(tmp_path, server):
-    project = copy_project(tmp_path)
-    edit(project / "params.yaml", ONE_LEVEL | OWN_IMAGES)
-    commit(project, "own images")
-    add_images(project, 0, 40)
-
-    def night() -> str:
-        done = run(project, *FLOW, "run", "--worktree", **server.environment)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    assert "prepared 60 training and 20 test images" in night()
-    assert "nothing new: every stage was up to date" in night()
-    add_images(project, 40, 60)
-    more = night()
-    assert "prepared 90 training and 30 test images" in more
-    assert "new: validate, train@0.5, certify@0.5, evaluate" in more
-    for path in (project / "data/raw/images").glob("*/0[45]*.png"):
-        path.unlink()
-    assert "prepared 60 training and 20 test images" in night()
-    description = json.loads((project / ".state/scheduled/outputs/data/prepared/description.json").read_text())
-    assert description["train_images"] == 60
 
 
 # --- by hand, meanwhile ------------------------------------------------------------------------------------------
