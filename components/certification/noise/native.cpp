@@ -1,6 +1,7 @@
 // The noise of reference.py, compiled: the same integers.
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 struct Words { uint32_t a, b, c, d; };
@@ -20,10 +21,19 @@ static inline Words philox(Words counter, uint32_t key0, uint32_t key1) {
 struct Table {
     const uint32_t *tops, *lows;
     const uint32_t (*guide)[2];
-    int32_t shift, reach;
+    int32_t resolution, reach;
 };
 
 static const uint32_t LOWER_WORDS = 1u << 31, MANY = 1u << 31;
+
+static inline uint32_t as_bits(float value) { uint32_t bits; std::memcpy(&bits, &value, 4); return bits; }
+
+// See discrete_normal.cells_of.
+static inline uint32_t cell_of(uint32_t word, int32_t resolution) {
+    const uint32_t upper = word >> 31, distance = word ^ (0u - upper);
+    const uint32_t cell = as_bits(float(int32_t(distance)) + 1.0f) >> (23 - resolution);
+    return cell - (127u << resolution) + (upper << (5 + resolution));
+}
 
 // The lower word of one value, whose upper word alone does not say in which bin it lies: one in a million.
 static uint32_t lower_word(int64_t value, int64_t quads, Words counter, uint32_t key0, uint32_t key1) {
@@ -39,41 +49,42 @@ extern "C" void noisy_copies(float *out, uint8_t *lost, const int32_t *image, fl
     const int64_t quads = (values + 3) / 4;
     const uint32_t *const tops = table->tops, *const lows = table->lows;
     const uint32_t (*const guide)[2] = table->guide;
-    const int32_t shift = table->shift, reach = table->reach;
-    std::vector<uint32_t> buffer(4 * quads);
-    std::vector<int32_t> bins(4 * quads);
-    uint32_t *const upper = buffer.data();
-    int32_t *const bin = bins.data();
+    const int32_t resolution = table->resolution, bins = 2 * table->reach + 1;
+    std::vector<uint32_t> words(4 * quads), cells(4 * quads);
+    std::vector<int32_t> lowest(image, image + values);
+    for (int32_t &value : lowest) value -= table->reach;
+    uint32_t *const word = words.data(), *const cell = cells.data();
+    const int32_t *const least = lowest.data();
     for (int64_t s = 0; s < samples; ++s) {
         const uint64_t sample = start + s;
         const Words counter = {0, uint32_t(sample), index, uint32_t(sample >> 32)};
 #pragma GCC ivdep
         for (int64_t j = 0; j < quads; ++j) {
-            const Words words = philox({uint32_t(j), counter.b, counter.c, counter.d}, key0, key1);
-            upper[j] = words.a;
-            upper[j + quads] = words.b;
-            upper[j + 2 * quads] = words.c;
-            upper[j + 3 * quads] = words.d;
+            const Words four = philox({uint32_t(j), counter.b, counter.c, counter.d}, key0, key1);
+            word[j] = four.a;
+            word[j + quads] = four.b;
+            word[j + 2 * quads] = four.c;
+            word[j + 3 * quads] = four.d;
         }
-        bool open = false;  // whether an upper word is that of an edge
+        for (int64_t i = 0; i < values; ++i) cell[i] = cell_of(word[i], resolution);
+        float *const row = out + s * values;
+        uint32_t open = 0;  // whether an upper word is that of an edge, or its cell has several
+#pragma GCC ivdep
         for (int64_t i = 0; i < values; ++i) {
-            const uint32_t word = upper[i], *const cell = guide[word >> shift];
-            int32_t j = int32_t(cell[0]) + (cell[1] < word);
-            open |= cell[1] == word;
-            if (j < 0) {  // several edges in the cell
-                j = int32_t(std::lower_bound(tops + (cell[0] & MANY - 1), tops + (cell[2] & MANY - 1), word) - tops);
-                open |= tops[j] == word;
-            }
-            bin[i] = j;
+            const uint32_t below = guide[cell[i]][0], top = guide[cell[i]][1];
+            open |= (top == word[i] ? MANY : 0u) | below;
+            row[i] = float(least[i] + int32_t(below + (top < word[i]))) * step;
         }
         lost[s] = 0;
-        for (int64_t i = 0; open && i < values; ++i) {
-            if (tops[bin[i]] != upper[i]) continue;
-            const uint32_t low = lower_word(i, quads, counter, key0, key1);
-            while (bin[i] <= 2 * reach && tops[bin[i]] == upper[i] && lows[bin[i]] <= low) ++bin[i];
-            lost[s] |= bin[i] > 2 * reach;
+        if (open < MANY) continue;
+        for (int64_t i = 0; i < values; ++i) {
+            int32_t bin = int32_t(std::lower_bound(tops, tops + bins, word[i]) - tops);
+            if (tops[bin] == word[i]) {
+                const uint32_t low = lower_word(i, quads, counter, key0, key1);
+                while (bin < bins && tops[bin] == word[i] && lows[bin] <= low) ++bin;
+                lost[s] |= bin == bins;
+            }
+            row[i] = float(least[i] + bin) * step;
         }
-        float *const row = out + s * values;
-        for (int64_t i = 0; i < values; ++i) row[i] = float(image[i] + bin[i] - reach) * step;
     }
 }

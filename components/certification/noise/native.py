@@ -55,23 +55,27 @@ def require_unwritable_by_others(path: Path) -> None:
 def load() -> ctypes.CDLL | None:
     """The library, or None where it cannot be built: one line on stderr then says why."""
     try:
-        return _checked(ctypes.CDLL(str(_build())))
+        return _checked(ctypes.CDLL(str(build(SOURCE))))
     except (OSError, RuntimeError) as error:
         print(f"noise is drawn by numpy, about ten times slower than compiled: {error}", file=sys.stderr)
         return None
 
 
-def _build() -> Path:
-    """The library's file, compiled where it is not there yet."""
+def build(source: Path) -> Path:
+    """The library's file, compiled where it is not there yet.
+
+    Raises:
+        RuntimeError: there is no compiler, or it fails; or others can write to the file.
+    """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise RuntimeError("no C++ compiler; install g++, or name one in CXX")
-    key = hash_value([SOURCE.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
+    key = hash_value([source.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
     path = cache_folder() / f"noise-{key[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / path.name
-            command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(SOURCE), "-o", str(built)]
+            command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(source), "-o", str(built)]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
@@ -101,14 +105,14 @@ class Table(ctypes.Structure):
         ("tops", ctypes.c_void_p),
         ("lows", ctypes.c_void_p),
         ("guide", ctypes.c_void_p),
-        ("shift", ctypes.c_int32),
+        ("resolution", ctypes.c_int32),
         ("reach", ctypes.c_int32),
     )
 
     def __init__(self, normal: DiscreteNormal) -> None:
         self.normal = normal  # whose arrays must live as long as this
         pointers = (array.ctypes.data for array in (normal.tops, normal.lows, normal.guide))
-        super().__init__(*pointers, normal.shift, normal.reach)
+        super().__init__(*pointers, normal.resolution, normal.reach)
 
 
 table = functools.cache(Table)
