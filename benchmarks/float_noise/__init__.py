@@ -1,6 +1,7 @@
 """Float32 noise by Box-Muller, as it was before certificates held for the program that runs.
 
-For comparison alone: tests show how it contradicts certificates, the benchmark how fast it is. Nothing certifies with it.
+For comparison alone: tests show how it contradicts certificates, the benchmark how fast it is. Nothing certifies with
+it.
 """
 
 import ctypes

@@ -49,8 +49,8 @@ class DiscreteNormal:
             where edges[j] <= U < edges[j + 1], and is lost from the last edge on.
         tops, lows: the upper and lower words of edges[1:].
         resolution: of the guide's cells, see `cells_of`.
-        guide: uint32 (cells, 2): how many of the tops lie below the cell, with the last bit set where several different
-            ones lie in it; and the first top that does not lie below it.
+        guide: uint64 (cells,): in the lower half, how many of the tops lie below the cell, with the last bit set where
+            several different ones lie in it; in the upper half, the first top that does not lie below it.
     """
 
     sigma: float
@@ -97,7 +97,8 @@ class DiscreteNormal:
         )
         below = upwards(np.cumsum(upwards(held))) - held
         first = self.tops[np.minimum(below, len(self.tops) - 1)]
-        return np.stack([below | (different > 1) << 31, first], axis=1).astype(np.uint32)
+        many = (different > 1).astype(np.uint64) << np.uint64(31)
+        return below.astype(np.uint64) | many | first.astype(np.uint64) << np.uint64(32)
 
 
 def cells_of(words: np.ndarray, resolution: int) -> np.ndarray:
@@ -159,8 +160,8 @@ def discrete_normal(sigma: float, grid: int) -> DiscreteNormal:
 def _coefficients(h: Fraction) -> list[int]:
     """c_0, c_1, ..., times ONE and rounded down, as many as matter.
 
-    By parts, integral from 0 to a of s**(2 j) exp(-s**2 / 2) = t a**(2 j) M_j at a = h / 2 and t = exp(-a**2 / 2), where
-    M_j = (a + a**2 M_(j+1)) / (2 j + 1); so cosh's series gives c_j = M_j / (2 j)!.
+    By parts, integral from 0 to a of s**(2 j) exp(-s**2 / 2) = t a**(2 j) M_j at a = h / 2 and t = exp(-a**2 / 2),
+    where M_j = (a + a**2 M_(j+1)) / (2 j + 1); so cosh's series gives c_j = M_j / (2 j)!.
     """
     a = h / 2
     a_squared, largest_y = a * a, ((FARTHEST + h) * a) ** 2

@@ -121,7 +121,7 @@ table = functools.cache(Table)
 def noisy_copies(
     library: ctypes.CDLL, image: np.ndarray, normal: DiscreteNormal, seed: int, index: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `noise.noisy_copies`: float32 (stop - start, values) and bool (stop - start,) from a contiguous int32 image."""
+    """See `noise.noisy_copies`: float32 (stop - start, values), bool (stop - start,); from a contiguous int32 image."""
     out, lost = np.empty((stop - start, image.size), dtype=np.float32), np.empty(stop - start, dtype=bool)
     library.noisy_copies(
         ctypes.c_void_p(out.ctypes.data),
