@@ -145,7 +145,7 @@ def discrete_normal(sigma: float, grid: int) -> DiscreteNormal:
     front = 2 * ONE * ONE // (math.isqrt(2 * PI[0] * ONE * ONE // PI[1] + 1) + 1) * t >> FRACTION
     ratio = _power(t, 4)
     ratio_of_ratios = _power(ratio, 2)
-    outward = []  # widths of the bins 0, 1, 2, ...
+    outward: list[int] = []  # widths of the bins 0, 1, 2, ...
     while width := front * _horner(coefficients, len(outward) ** 2 * y_of_1) >> 2 * FRACTION - WORD:
         outward.append(width)
         if len(outward) + grid > LARGEST_SUM:

@@ -127,7 +127,7 @@ def noisy_copies(
         ctypes.c_void_p(out.ctypes.data),
         ctypes.c_void_p(lost.ctypes.data),
         ctypes.c_void_p(image.ctypes.data),
-        ctypes.c_float(np.float32(1) / np.float32(normal.grid)),
+        ctypes.c_float(float(np.float32(1) / np.float32(normal.grid))),
         ctypes.byref(table(normal)),
         ctypes.c_uint64(seed),
         ctypes.c_uint32(index),
