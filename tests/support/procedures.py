@@ -6,7 +6,9 @@ from components.certification.sampling import answered
 
 
 def certify_image(sampler, image, *, seed, index, bound="one_class", **options):
-    return answered(certifying(sampler.sigma, bound=bound, **options), sampler.stream(image, seed=seed, index=index).count)
+    return answered(
+        certifying(sampler.sigma, bound=bound, **options), sampler.stream(image, seed=seed, index=index).count
+    )
 
 
 def certify_radii(sampler, image, radii, *, seed, index, n0, earlier=None, **options):
