@@ -50,7 +50,7 @@ class DiscreteNormal:
         tops, lows: the upper and lower words of edges[1:].
         resolution: of the guide's cells, see `cells_of`.
         guide: uint64 (cells,): in the lower half, how many of the tops lie below the cell, with the last bit set where
-            several different ones lie in it; in the upper half, the first top that does not lie below it.
+            several lie in it; in the upper half, the first top that does not lie below it.
     """
 
     sigma: float
@@ -84,20 +84,18 @@ class DiscreteNormal:
 
     @functools.cached_property
     def resolution(self) -> int:
-        """The smallest at which no cell has several different tops, where there is one."""
+        """The smallest at which no cell has several different tops, where there is one: hardly a draw then meets a cell
+        with several, as tops are equal only at the ends."""
         tops = np.unique(self.tops)
         fine = (r for r in range(LARGEST_RESOLUTION) if len(np.unique(cells_of(tops, r))) == len(tops))
         return next(fine, LARGEST_RESOLUTION)
 
     @functools.cached_property
     def guide(self) -> np.ndarray:
-        held, different = (
-            np.bincount(cells_of(tops, self.resolution), minlength=64 << self.resolution)
-            for tops in (self.tops, np.unique(self.tops))
-        )
+        held = np.bincount(cells_of(self.tops, self.resolution), minlength=64 << self.resolution)
         below = upwards(np.cumsum(upwards(held))) - held
         first = self.tops[np.minimum(below, len(self.tops) - 1)]
-        many = (different > 1).astype(np.uint64) << np.uint64(31)
+        many = (held > 1).astype(np.uint64) << np.uint64(31)
         return below.astype(np.uint64) | many | first.astype(np.uint64) << np.uint64(32)
 
 

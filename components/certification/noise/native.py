@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from components.certification.noise.discrete_normal import DiscreteNormal, discrete_normal
-from components.certification.noise.reference import integer_noise, on_unit_scale
+from components.certification.noise.reference import integer_noise, on_unit_scale, uniform
 from components.tools.hashing import hash_value
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -141,10 +141,15 @@ def noisy_copies(
 def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
     """Refuse a library whose noise is not the reference's, bit for bit."""
     library.noisy_copies.restype = None
-    seed, index, start = 2**62 + 12345, 2**31 + 7, 2**32 - 1  # every half of every word counts
-    normal, image = discrete_normal(0.125, 16), np.arange(1001, dtype=np.int32) % 17
-    out, lost = noisy_copies(library, image, normal, seed, index, start, start + 3)
-    noise, expected_lost = integer_noise(normal, seed, index, start, start + 3, image.size)
-    if not np.array_equal(out, on_unit_scale(image + noise, normal.grid)) or not np.array_equal(lost, expected_lost):
-        raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
+    keys = [(2**62 + 12345, 2**31 + 7, 2**32 - 1), (1, 2, 5148495)]  # every half of every word counts
+    edges = np.append(np.uint64(0), np.sort(uniform(*keys[1], keys[1][2] + 1, 1003)[0]))
+    # Each word of this sample is an edge, and the largest one, which begins with 32 ones, the last edge: it is lost.
+    for key, normal in zip(keys, (discrete_normal(0.125, 16), DiscreteNormal(1.0, 16, edges)), strict=True):
+        image, stop = np.arange(1003, dtype=np.int32) % 17, key[2] + 3
+        out, lost = noisy_copies(library, image, normal, *key, stop)
+        noise, expected_lost = integer_noise(normal, *key, stop, image.size)
+        if not np.array_equal(out, on_unit_scale(image + noise, normal.grid)) or not np.array_equal(
+            lost, expected_lost
+        ):
+            raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
     return library
