@@ -5,8 +5,7 @@ words, and Box-Muller those into four normals: values j, j + Q, j + 2Q and j + 3
 quad and Q a quarter of the values, rounded up. Different counters never share noise: Philox permutes them.
 
 This file is the reference. On a CPU with a C++ compiler `native.cpp` gives the same bits: every operation is a float32
-operation of its own, in the order written here. On a GPU `cuda.py` gives the same integers, and the normals to
-within rounding (there a multiplication and an addition become one operation).
+operation of its own, in the order written here.
 """
 
 import numpy as np

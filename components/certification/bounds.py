@@ -39,7 +39,9 @@ def probability_bounds(
         p_lower = lower_bound(counts[selected], n, failure_prob)
         return p_lower, complement(p_lower)
     p_lower = lower_bound(counts[selected], n, (1 - RIVAL_SHARE) * failure_prob)
-    return p_lower, min(upper_bound(rival_hits(counts, selected, n), n, RIVAL_SHARE * failure_prob), complement(p_lower))
+    return p_lower, min(
+        upper_bound(rival_hits(counts, selected, n), n, RIVAL_SHARE * failure_prob), complement(p_lower)
+    )
 
 
 def rival_hits(counts: Sequence[int], selected: int, n: int) -> int:

@@ -21,7 +21,7 @@ SIGN = 1 << 63
 
 @triton.jit
 def uniform(seed, index, start, quads, QUADS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The 64 bits of this instance's values, their last bit turned for signed comparison, and which quads they are of."""
+    """The 64 bits of this instance's values, their last bit turned for signed comparison, and which quads those are."""
     sample = start + tl.program_id(0).to(tl.int64)
     quad = tl.program_id(1) * QUADS + tl.arange(0, QUADS)
     zero = quad.to(tl.uint32) * 0

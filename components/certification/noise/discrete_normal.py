@@ -19,21 +19,25 @@ it had gone wrong.
 
 import functools
 import hashlib
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isqrt
 
 import numpy as np
 
 WORD = 64
 """Bits of the uniform integer."""
-FRACTION = 128
+FRACTION = 256
 """Binary digits behind the point of all that is computed here: errors only shorten bins."""
 ONE = 1 << FRACTION
-PI = 3141592653589793238462643383279502884197169399375105820974944592307816406286208998, 10**81
-"""Numerator and denominator; below pi by less than 1 / denominator, far less than what an integer root is rounded by."""
+PI = 3141592653589793238462643383279502884197169399375105820974944592307816406286208999, 10**81
+"""Numerator and denominator; above pi, by less than 1 / denominator."""
+FARTHEST = 10
+"""Standard deviations beyond which no bin has one of the 2**64 integers."""
 LARGEST_SUM = 1 << 24
 """Integers up to here are exact in float32."""
+LARGEST_RESOLUTION = 13
+"""Of a guide: its 8 bytes a cell then take 4 MiB, of which few are ever read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +45,24 @@ class DiscreteNormal:
     """The distribution of grid * q(noise) at one sigma.
 
     Attributes:
-        edges: uint64 (2 reach + 2,), increasing from 0: U gives j - reach where edges[j] <= U < edges[j + 1], and is
-            lost from the last edge on.
-        tops, lows: the upper and lower words of edges[1:], with a last top above which no word lies.
-        guide: uint32 (cells + 1, 2), by the upper `32 - shift` bits of U: how many of the tops lie below this cell, with
-            the last bit set where several lie in it; and the next top.
+        edges: uint64 (2 reach + 2,), increasing from 0, the last one with an upper word of only ones: U gives j - reach
+            where edges[j] <= U < edges[j + 1], and is lost from the last edge on.
+        tops, lows: the upper and lower words of edges[1:].
+        resolution: of the guide's cells, see `cells_of`.
+        guide: uint64 (cells,): in the lower half, how many of the tops lie below the cell, with the last bit set where
+            several lie in it; in the upper half, the first top that does not lie below it.
     """
 
     sigma: float
     grid: int
     edges: np.ndarray
+
+    def __post_init__(self) -> None:
+        edges = self.edges
+        assert edges.dtype == np.uint64, "of 64-bit integers"
+        assert len(edges) % 2 == 0, "of an odd number of bins: one for 0, and as many on each side"
+        if edges[0] != 0 or (edges[1:] < edges[:-1]).any() or edges[-1] >> np.uint64(32) != 0xFFFFFFFF:
+            raise ValueError("edges must increase from 0 to an upper word of only ones: more than that is never lost")
 
     @property
     def reach(self) -> int:
@@ -64,70 +76,126 @@ class DiscreteNormal:
 
     @functools.cached_property
     def tops(self) -> np.ndarray:
-        return np.append(self.edges[1:] >> np.uint64(32), np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        return (self.edges[1:] >> np.uint64(32)).astype(np.uint32)
 
     @functools.cached_property
     def lows(self) -> np.ndarray:
         return (self.edges[1:] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
     @functools.cached_property
-    def shift(self) -> int:
-        """Several cells of the guide to a bin in the middle, where a bin has .4 / (sigma grid) of the draws."""
-        return 32 - max(8, min(20, int(8 * self.sigma * self.grid).bit_length()))
+    def resolution(self) -> int:
+        """The smallest at which no cell has several different tops, where there is one: hardly a draw then meets a cell
+        with several, as tops are equal only at the ends."""
+        tops = np.unique(self.tops)
+        fine = (r for r in range(LARGEST_RESOLUTION) if len(np.unique(cells_of(tops, r))) == len(tops))
+        return next(fine, LARGEST_RESOLUTION)
 
     @functools.cached_property
     def guide(self) -> np.ndarray:
-        cells = np.arange((1 << 32 >> self.shift) + 1, dtype=np.uint64) << np.uint64(self.shift)
-        before = np.searchsorted(self.tops[:-1], cells.astype(np.uint64)).astype(np.uint32)
-        many = np.append(np.diff(before) > 1, False)
-        return np.stack([before | many.astype(np.uint32) << np.uint32(31), self.tops[before]], axis=1)
+        held = np.bincount(cells_of(self.tops, self.resolution), minlength=64 << self.resolution)
+        below = upwards(np.cumsum(upwards(held))) - held
+        first = self.tops[np.minimum(below, len(self.tops) - 1)]
+        many = (held > 1).astype(np.uint64) << np.uint64(31)
+        return below.astype(np.uint64) | many | first.astype(np.uint64) << np.uint64(32)
+
+
+def cells_of(words: np.ndarray, resolution: int) -> np.ndarray:
+    """The cell of the guide that each upper word of U lies in: fine in both tails, where bins are narrow.
+
+    The distance of the word to the nearer end of its range, plus one, is taken in float32; the cell is its exponent and
+    the first `resolution` digits of its mantissa. Cells below the middle come first, then those above, from the end.
+    """
+    upper = words >> np.uint32(31)
+    distance = np.where(upper, ~words, words).astype(np.float32) + np.float32(1)
+    mantissa = 23 - resolution
+    cell = (distance.view(np.uint32) >> np.uint32(mantissa)) - np.uint32(127 << resolution)
+    return cell + (upper << np.uint32(5 + resolution))
+
+
+def upwards(by_cell: np.ndarray) -> np.ndarray:
+    """What is given by cell, in the order of the words instead, and the other way round."""
+    below, above = np.split(by_cell, 2)
+    return np.concatenate([below, above[::-1]])
 
 
 @functools.cache
 def discrete_normal(sigma: float, grid: int) -> DiscreteNormal:
     """The distribution for N(0, sigma**2) on the grid of k / grid; of exactly this float64 sigma.
 
+    With h = 1 / (grid sigma), t = exp(-h**2 / 8), x = (i h)**2 and y = (i h**2 / 2)**2,
+
+        P(i) = 1 / sqrt(2 pi) * integral from (i - 1/2) h to (i + 1/2) h of exp(-s**2 / 2)
+             = 2 / sqrt(2 pi) * exp(-x / 2) * integral from 0 to h / 2 of cosh(i h s) exp(-s**2 / 2)
+             = 2 / sqrt(2 pi) * exp(-x / 2) * t * sum over j of c_j y**j,
+
+    c_j as in `_coefficients`. There are positive factors and positive terms alone, so that rounding each one down and
+    leaving terms out gives a bound from below. So does exp(-x / 2) from one i to the next: it is multiplied by
+    t**(4 (2 i + 1)), and that factor by t**8.
+
     Raises:
-        ValueError: sigma is so large that float32 does not hold the sums.
+        ValueError: sigma is so large that float32 does not hold the sums, or smaller than a sixteenth of a step.
     """
-    widths = [2 * _phi_minus_half(Fraction(1, 2), sigma, grid)[0] >> FRACTION - WORD]  # of bin 0, then of 1, 2, ...
-    _, above = _phi_minus_half(Fraction(1, 2), sigma, grid)
-    while widths[-1]:
-        if len(widths) + grid > LARGEST_SUM:
+    h = 1 / (grid * Fraction(sigma))
+    if h > 16:
+        raise ValueError(f"sigma is {sigma:g}: too small for images on a grid of {grid} steps")
+    t = ONE * ONE // _exp_above(h * h / 8)
+    coefficients, y_of_1 = _coefficients(h), _floor(h**4 / 4)
+    front = 2 * ONE * ONE // (math.isqrt(2 * PI[0] * ONE * ONE // PI[1] + 1) + 1) * t >> FRACTION
+    ratio = _power(t, 4)
+    ratio_of_ratios = _power(ratio, 2)
+    outward: list[int] = []  # widths of the bins 0, 1, 2, ...
+    while width := front * _horner(coefficients, len(outward) ** 2 * y_of_1) >> 2 * FRACTION - WORD:
+        outward.append(width)
+        if len(outward) + grid > LARGEST_SUM:
             raise ValueError(f"sigma is {sigma:g}: too large for images on a grid of {grid} steps")
-        below, next_above = _phi_minus_half(len(widths) + Fraction(1, 2), sigma, grid)
-        widths.append(max(0, below - above) >> FRACTION - WORD)
-        above = next_above
-    outward = np.array(widths[:-1], dtype=np.uint64)
-    edges = np.concatenate([[np.uint64(0)], np.cumsum(np.concatenate([outward[:0:-1], outward]), dtype=np.uint64)])
+        front, ratio = front * ratio >> FRACTION, ratio * ratio_of_ratios >> FRACTION
+    widths = np.array(outward[:0:-1] + outward, dtype=np.uint64)
+    edges = np.concatenate([[np.uint64(0)], np.cumsum(widths, dtype=np.uint64)])
     edges.setflags(write=False)
     return DiscreteNormal(sigma, grid, edges)
 
 
-def _phi_minus_half(position: Fraction, sigma: float, grid: int) -> tuple[int, int]:
-    """Bounds from below and above on (Phi(z) - 1/2) * ONE at z = position / (grid sigma) > 0.
+def _coefficients(h: Fraction) -> list[int]:
+    """c_0, c_1, ..., times ONE and rounded down, as many as matter.
 
-    Phi(z) - 1/2 = S(z) / (sqrt(2 pi) exp(z**2 / 2)) with S(z) = z + z**3/3 + z**5/(3*5) + ..., whose terms are positive,
-    as are those of exp's series: cut off and rounded down they are bounds from below, and a little added from above.
+    By parts, integral from 0 to a of s**(2 j) exp(-s**2 / 2) = t a**(2 j) M_j at a = h / 2 and t = exp(-a**2 / 2),
+    where M_j = (a + a**2 M_(j+1)) / (2 j + 1); so cosh's series gives c_j = M_j / (2 j)!.
     """
-    z = position / (grid * Fraction(sigma))
-    first, square = (value.numerator * ONE // value.denominator for value in (z, z * z))
-    root = isqrt(2 * PI[0] * ONE * ONE // PI[1])
-    odd_low, odd_high = _series(first, square, 2, up=0), _series(first + 1, square + 1, 2, up=1)
-    exp_low, exp_high = _series(ONE, square >> 1, 1, up=0), _series(ONE, (square >> 1) + 1, 1, up=1)
-    low = odd_low * ONE * ONE // ((root + 2) * exp_high)
-    high = odd_high * ONE * ONE // (root * exp_low) + 1
-    return low, high
+    a = h / 2
+    a_squared, largest_y = a * a, ((FARTHEST + h) * a) ** 2
+    size, bound = 1, Fraction(1)
+    while bound > Fraction(1, ONE):
+        bound *= largest_y / (2 * size * (2 * size - 1))
+        size += 1
+    moment, coefficients = Fraction(0), []
+    for j in reversed(range(size)):
+        moment = Fraction(_floor((a + a_squared * moment) / (2 * j + 1)), ONE)
+        coefficients.append(_floor(moment / math.factorial(2 * j)))
+    return coefficients[::-1]
 
 
-def _series(first: int, ratio: int, stride: int, *, up: int) -> int:
-    """first + first ratio / d_1 + first ratio**2 / (d_1 d_2) + ..., with d_k = k at stride 1 and 2 k + 1 at stride 2;
-    each term rounded down, and the rest left out, or at up = 1 each rounded up and the rest added."""
-    total, term, k = 0, first, 0
-    while term > 1:
-        total += term
+def _horner(coefficients: list[int], y: int) -> int:
+    total = 0
+    for coefficient in reversed(coefficients):
+        total = coefficient + (total * y >> FRACTION)
+    return total
+
+
+def _exp_above(x: Fraction) -> int:
+    """A bound from above on exp(x) * ONE, x >= 0: the series, each term rounded up. The last one counts twice, for all
+    that follow: they halve from there on."""
+    total = term = ONE
+    k = 0
+    while term > 1 or 2 * x > k:
         k += 1
-        divisor = (stride * k + stride - 1) << FRACTION
-        term = term * ratio // divisor + up
-    assert 2 * ratio <= divisor, "the terms left out halve, so that all of them together are at most twice the first"
-    return total + 2 * up
+        term = math.ceil(term * x / k)
+        total += term
+    return total + term
+
+
+def _floor(x: Fraction) -> int:
+    return x.numerator * ONE // x.denominator
+
+
+def _power(x: int, exponent: int) -> int:
+    return x**exponent >> FRACTION * (exponent - 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from components.certification.noise.discrete_normal import DiscreteNormal, discrete_normal
-from components.certification.noise.reference import integer_noise, on_unit_scale
+from components.certification.noise.reference import integer_noise, on_unit_scale, uniform
 from components.tools.hashing import hash_value
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -55,23 +55,27 @@ def require_unwritable_by_others(path: Path) -> None:
 def load() -> ctypes.CDLL | None:
     """The library, or None where it cannot be built: one line on stderr then says why."""
     try:
-        return _checked(ctypes.CDLL(str(_build())))
+        return _checked(ctypes.CDLL(str(build(SOURCE))))
     except (OSError, RuntimeError) as error:
         print(f"noise is drawn by numpy, about ten times slower than compiled: {error}", file=sys.stderr)
         return None
 
 
-def _build() -> Path:
-    """The library's file, compiled where it is not there yet."""
+def build(source: Path) -> Path:
+    """The library's file, compiled where it is not there yet.
+
+    Raises:
+        RuntimeError: there is no compiler, or it fails; or others can write to the file.
+    """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise RuntimeError("no C++ compiler; install g++, or name one in CXX")
-    key = hash_value([SOURCE.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
+    key = hash_value([source.read_text(encoding="utf-8"), FLAGS, compiler, platform.machine(), _cpu_features()])
     path = cache_folder() / f"noise-{key[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / path.name
-            command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(SOURCE), "-o", str(built)]
+            command = [compiler, *_supported_flags(), "-shared", "-fPIC", str(source), "-o", str(built)]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
@@ -101,14 +105,14 @@ class Table(ctypes.Structure):
         ("tops", ctypes.c_void_p),
         ("lows", ctypes.c_void_p),
         ("guide", ctypes.c_void_p),
-        ("shift", ctypes.c_int32),
+        ("resolution", ctypes.c_int32),
         ("reach", ctypes.c_int32),
     )
 
     def __init__(self, normal: DiscreteNormal) -> None:
         self.normal = normal  # whose arrays must live as long as this
         pointers = (array.ctypes.data for array in (normal.tops, normal.lows, normal.guide))
-        super().__init__(*pointers, normal.shift, normal.reach)
+        super().__init__(*pointers, normal.resolution, normal.reach)
 
 
 table = functools.cache(Table)
@@ -117,13 +121,13 @@ table = functools.cache(Table)
 def noisy_copies(
     library: ctypes.CDLL, image: np.ndarray, normal: DiscreteNormal, seed: int, index: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `noise.noisy_copies`: float32 (stop - start, values) and bool (stop - start,) from a contiguous int32 image."""
+    """See `noise.noisy_copies`: float32 (stop - start, values), bool (stop - start,); from a contiguous int32 image."""
     out, lost = np.empty((stop - start, image.size), dtype=np.float32), np.empty(stop - start, dtype=bool)
     library.noisy_copies(
         ctypes.c_void_p(out.ctypes.data),
         ctypes.c_void_p(lost.ctypes.data),
         ctypes.c_void_p(image.ctypes.data),
-        ctypes.c_float(np.float32(1) / np.float32(normal.grid)),
+        ctypes.c_float(float(np.float32(1) / np.float32(normal.grid))),
         ctypes.byref(table(normal)),
         ctypes.c_uint64(seed),
         ctypes.c_uint32(index),
@@ -137,10 +141,15 @@ def noisy_copies(
 def _checked(library: ctypes.CDLL) -> ctypes.CDLL:
     """Refuse a library whose noise is not the reference's, bit for bit."""
     library.noisy_copies.restype = None
-    seed, index, start = 2**62 + 12345, 2**31 + 7, 2**32 - 1  # every half of every word counts
-    normal, image = discrete_normal(0.125, 16), np.arange(1001, dtype=np.int32) % 17
-    out, lost = noisy_copies(library, image, normal, seed, index, start, start + 3)
-    noise, expected_lost = integer_noise(normal, seed, index, start, start + 3, image.size)
-    if not np.array_equal(out, on_unit_scale(image + noise, normal.grid)) or not np.array_equal(lost, expected_lost):
-        raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
+    keys = [(2**62 + 12345, 2**31 + 7, 2**32 - 1), (1, 2, 5148495)]  # every half of every word counts
+    edges = np.append(np.uint64(0), np.sort(uniform(*keys[1], keys[1][2] + 1, 1003)[0]))
+    # Each word of this sample is an edge, and the largest one, which begins with 32 ones, the last edge: it is lost.
+    for key, normal in zip(keys, (discrete_normal(0.125, 16), DiscreteNormal(1.0, 16, edges)), strict=True):
+        image, stop = np.arange(1003, dtype=np.int32) % 17, key[2] + 3
+        out, lost = noisy_copies(library, image, normal, *key, stop)
+        noise, expected_lost = integer_noise(normal, *key, stop, image.size)
+        if not np.array_equal(out, on_unit_scale(image + noise, normal.grid)) or not np.array_equal(
+            lost, expected_lost
+        ):
+            raise RuntimeError("the compiled noise differs from the reference; report the compiler and its version")
     return library

@@ -1,9 +1,9 @@
 """Keyed noise on the grid: (seed, image, sample) determine it, whatever the batch, the order, the shard or the restart.
 
 Philox4x32-10 (Salmon et al. 2011) under the key `seed` turns a counter into four words. The counter (quad, sample,
-image, sample >> 32) gives the upper words of values j, j + Q, j + 2 Q and j + 3 Q of a sample, flattened, where j is the
-quad and Q a quarter of the values, rounded up; the same counter with the last bit of its last word set gives the lower
-words. Different counters never share noise: Philox permutes them. Each value's 64 bits then fall into a bin of
+image, sample >> 32) gives the upper words of values j, j + Q, j + 2 Q and j + 3 Q of a sample, flattened, where j is
+the quad and Q a quarter of the values, rounded up; the same counter with the last bit of its last word set gives the
+lower words. Different counters never share noise: Philox permutes them. Each value's 64 bits then fall into a bin of
 `DiscreteNormal`.
 
 This file is the reference. `native.cpp` on a CPU with a C++ compiler and `cuda.py` on a GPU give the same integers.
