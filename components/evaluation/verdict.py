@@ -112,7 +112,7 @@ def under_one_bound(challenger: Certified, champion: Certified) -> tuple[Certifi
         for one in (challenger, champion)
     ]
     notes = [
-        f"the {name}'s table was made with the {own} bound: compared by the {bound} bound of the same counts"
+        f"the {name}'s table was made with the {own} bound and is compared by the {bound} one, from its counts"
         for name, own in zip(("challenger", "champion"), bounds, strict=True)
         if own != bound
     ]
