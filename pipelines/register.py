@@ -112,7 +112,6 @@ def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "sigma": level_key(sigma),
         **{name: identity[name] for name in ("mode", "n0", "n", "failure_prob", "weights_sha256", "images_sha256")},
-        **{name: identity[name] for name in ("bound", "arithmetic") if name in identity},
         "card_sha256": hash_file(artifacts.model(sigma) / CARD),
         "images": summary["images"],
         "data_sha256": card.data_sha256,

@@ -33,10 +33,6 @@ class VersionFacts:
     """By radius."""
     failure_prob: float | None
     n: int | None
-    bound: str | None
-    """That its certificates are by; none where its table does not say it, which means the one-class bound."""
-    arithmetic: str | None
-    """Of the noise that they were drawn with; none where its table does not say it, which means float."""
     data_sha256: str | None
     git_commit: str | None
 
@@ -173,8 +169,6 @@ def described(version: ModelVersion, champion_number: str | None) -> VersionFact
         certified_accuracy=dict(sorted(accuracy.items())),
         failure_prob=value("failure_prob", float),
         n=value("n", int),
-        bound=tags.get("bound"),
-        arithmetic=tags.get("arithmetic"),
         data_sha256=value("data_sha256", str),
         git_commit=value("git_commit", str),
     )
