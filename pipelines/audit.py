@@ -1,5 +1,5 @@
-"""Audit a registered model's table of certificates: its files, its images and labels, its arithmetic, and a sample of
-its rows with fresh noise.
+"""Try a registered model's table of certificates: its files, its images and labels, the completeness and order of its
+rows, their arithmetic, the distribution of the noise, and a sample of the rows with fresh noise.
 
 Exit code 0: the table stands; 1: it does not, or could not be audited; 2: bad usage.
 """
@@ -18,13 +18,12 @@ from components.certification.table import display_radius
 from components.data.prepared import Split, load_description
 from components.data.streaming import FileSplit, on_grid, open_split
 from components.evaluation.audit import (
-    claimed_probability,
+    arithmetic_of,
+    contradicted_claims,
     contradictions_needed,
-    inconsistent_rows,
-    is_contradicted,
-    named,
-    unlike_the_images,
+    table_checks,
 )
+from components.evaluation.rebound import bound_of
 from components.evaluation.verdict import Certified
 from components.params import load as load_params
 from components.params import smallest_n
@@ -81,7 +80,7 @@ def probability(text: str) -> float:
 
 
 def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
-    """The findings against the table; empty if it stands."""
+    """What speaks against the table; nothing where it stands. Prints a line per kind of check, with its outcome."""
     say(f"loading {uri} and its table")
     classifier = load_classifier(uri)
     version = find_version(uri)
@@ -91,21 +90,14 @@ def audit(uri: str, images: int, n: int, false_alarm: float) -> list[str]:
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(load_params(artifacts.PARAMS).prepare.root))
     if split.sha256 != certified.identity["images_sha256"]:
         raise ValueError(f"{artifacts.TEST_SPLIT} holds other images than the table: prepare the table's data")
-    tests = counted(len(split.labels), "test images")
-    say(f"checking {counted(len(certified.table), 'rows')} against the {tests} and their own counts")
-    findings = []
-    if certified.table.attrs["content"] != version.tags.get(CONTENT):
-        findings.append("table.tsv is not the file that was registered with these weights")
-    facts = {"weights_sha256": classifier.card.weights_sha256, "sigma": classifier.card.sigma}
-    findings += [f"its identity says another {name}" for name in facts if certified.identity.get(name) != facts[name]]
-    if "every" not in certified.identity:
-        print("an older table: its identity does not name its images, so they are taken from its rows")
-    findings += unlike_the_images(certified.table, split.labels, certified.identity)
-    if wrong := inconsistent_rows(certified.table, certified.identity):
-        rows = counted(len(wrong), "rows claim", "row claims")
-        findings.append(f"{rows} more than their counts give (images {named(wrong)})")
-    if not certified.table["idx"].isin(range(len(split.labels))).all():
-        return findings  # without the image there are no fresh samples
+    table, findings = certified.table, []
+    checks = table_checks(table, certified.identity, split.labels, classifier.card, version.tags.get(CONTENT))
+    for kind, what, found in checks:
+        print(f"{kind}: {what}: {'; '.join(found) or 'ok'}")
+        findings += found
+    if not table["idx"].isin(range(len(split.labels))).all():
+        print("fresh noise: not tried, as there are no images of some rows")
+        return findings
     return findings + fresh_trial(classifier, certified, split, images, n, false_alarm)
 
 
@@ -117,34 +109,31 @@ def fresh_trial(
     Raises:
         ValueError: n or the number of images is so small that nothing could contradict the table.
     """
-    sigma, failure_prob = classifier.card.sigma, certified.identity["failure_prob"]
+    identity, failure_prob = certified.identity, certified.identity["failure_prob"]
     images = min(images, len(certified.table))
     needed = contradictions_needed(images, failure_prob, alarm)
-    least = smallest_n(failure_prob, "one_class")
+    least = smallest_n(failure_prob, bound_of(identity))
     if n < least:
-        raise ValueError(f"n is {n}: no row can be contradicted by fewer than {least} fresh samples")
+        raise ValueError(f"n is {n}: at least {least} fresh samples are needed to contradict a claim to half of them")
     if needed > images:
         rows = counted(images, "rows are", "row is")
         raise ValueError(f"{rows} too few to contradict a table: test more, or raise --false-alarm")
     seed = secrets.randbits(63)
     drawn = certified.table.sample(images, random_state=np.random.default_rng(seed))
     counts = fresh_counts(classifier, split, drawn["idx"].tolist(), n, seed)
-    contradicted = []
+    contradicted = 0
     for row in drawn.to_dict("records"):
-        claimed = claimed_probability(row["predict"], row["p_lower"], row["radius"], sigma)
-        hits = int(counts[row["idx"]][row["predict"]])
-        if claimed and is_contradicted(hits, n, claimed, failure_prob):
-            contradicted.append(int(row["idx"]))
-            print(
-                f"image {row['idx']}: class {row['predict']} at radius {display_radius(row['radius'])} needs at least "
-                f"{claimed:.4f} of the samples, has {hits} of {n}"
-            )
-    rows = counted(len(certified.table), "rows")
+        if claims := contradicted_claims(row, counts[row["idx"]], n, identity):
+            contradicted += 1
+            print(f"image {row['idx']} at radius {display_radius(row['radius'])}: {'; '.join(claims)}")
+    exact = " in exact arithmetic, which the table's was not" if arithmetic_of(identity) == "float" else ""
+    found = [f"fresh noise contradicts {counted(contradicted, 'rows')}"] if contradicted >= needed else []
     print(
-        f"{len(drawn)} of {rows} at failure_prob {failure_prob:g} tried, n = {n}, seed {seed}: "
-        f"{len(contradicted)} contradicted; an honest table has {needed} or more with probability at most {alarm:g}"
+        f"fresh noise: {len(drawn)} of {len(certified.table)} rows at failure_prob {failure_prob:g} tried, n = {n}, "
+        f"seed {seed}{exact}; {contradicted} contradicted; an honest table has {needed} or more with probability at "
+        f"most {alarm:g}: {'; '.join(found) or 'ok'}"
     )
-    return [f"fresh noise contradicts {counted(len(contradicted), 'rows')}"] if len(contradicted) >= needed else []
+    return found
 
 
 def fresh_counts(

@@ -72,6 +72,18 @@ def tag(version: Version, name: str) -> str:
     return str(version.tags[name])
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What is compared at one noise level."""
+
+    challenger: Certified
+    champion: Certified | None
+    anew: str = ""
+    """What is wrong with the champion's registered table, where another was made for this."""
+    unfit: str = ""
+    """Why the champion has no table to compare with, although there is a champion."""
+
+
 class CannotBeCertified(Exception):
     """The champion does not fit the present images."""
 
@@ -117,7 +129,7 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
     """
     contests = [find_contest(params, tracking, sigma) for sigma in params.sigmas]
     evidence: dict[float, dict[str, Any]] = {}
-    pairs: dict[float, tuple[Certified, Certified | None, str]] = {}
+    tables: dict[float, Tables] = {}
     with tempfile.TemporaryDirectory() as folder:
         for contest in contests:
             if contest.nothing_new:
@@ -126,29 +138,35 @@ def verdicts(params: Params, tracking: Tracking) -> list[tuple[Contest, dict[str
             if stored:
                 evidence[contest.sigma] = stored
             else:
-                pairs[contest.sigma] = tables_to_compare(contest)
-    judged = judge({level_key(sigma): (new, old) for sigma, (new, old, _) in pairs.items()}, params.promote)
+                tables[contest.sigma] = tables_to_compare(contest)
+    pairs = {level_key(sigma): (level.challenger, level.champion) for sigma, level in tables.items()}
+    judged = judge(pairs, params.promote)
     for contest in contests:
-        if contest.sigma in pairs:
-            _, champion, note = pairs[contest.sigma]
-            verdict = judged[level_key(contest.sigma)]
-            evidence[contest.sigma] = store(contest, verdict, champion, note)
+        if contest.sigma in tables:
+            evidence[contest.sigma] = store(contest, judged[level_key(contest.sigma)], tables[contest.sigma])
     return [(contest, evidence.get(contest.sigma)) for contest in contests]
 
 
-def tables_to_compare(contest: Contest) -> tuple[Certified, Certified | None, str]:
-    """The tables of challenger and champion, and a note: `anew` if the champion was certified for this comparison, the
-    reason if it has no table, else empty."""
+def tables_to_compare(contest: Contest) -> Tables:
+    """The registered tables of challenger and champion; where the latter's does not fit, one that is made for this."""
     challenger = registered_table(contest.challenger)
     if contest.champion is None:
-        return challenger, None, ""
+        return Tables(challenger, None)
     champion = table_of(contest.champion)
     if champion and comparable(champion, challenger):
-        return challenger, champion, ""
+        return Tables(challenger, champion)
     try:
-        return challenger, certify_anew(contest, challenger), "anew"
+        return Tables(challenger, certify_anew(contest, challenger), anew=misfit(champion, challenger))
     except CannotBeCertified as reason:
-        return challenger, None, str(reason)
+        return Tables(challenger, None, unfit=str(reason))
+
+
+def misfit(champion: Certified | None, challenger: Certified) -> str:
+    """Why the champion's registered table cannot be compared with the challenger's."""
+    if champion is None:
+        return "the registry holds no table of the champion's weights"
+    differing = ", ".join(differences(champion.identity, challenger.identity)) or "the images that it has rows for"
+    return f"the champion's registered table differs from the challenger's in {differing}"
 
 
 def certify_anew(contest: Contest, challenger: Certified) -> Certified:
@@ -177,6 +195,11 @@ def certify_anew(contest: Contest, challenger: Certified) -> Certified:
                 f"champion v{contest.champion.version} was trained on other image shapes or classes, so the two "
                 "cannot be compared"
             )
+        if card.grid % here.max_value:
+            raise CannotBeCertified(
+                f"champion v{contest.champion.version} has a grid of {card.grid} steps, on which pixels up to "
+                f"{here.max_value} do not lie, so that the two cannot be compared"
+            )
         certify(contest.sigma, folder / "model", folder / "certificates")
         identity = read_json(folder / "certificates" / table.IDENTITY, "run this again")
         champion = Certified(table.read(folder / "certificates" / "table.tsv"), identity)
@@ -202,10 +225,12 @@ def certify(sigma: float, model: Path, to: Path) -> None:
         )
 
 
-def store(contest: Contest, verdict: Verdict, champion: Certified | None, note: str) -> dict[str, Any]:
-    """Store the evidence of a new verdict in the challenger's run; return the evidence."""
-    if note not in ("", "anew") and verdict.outcome == "PROMOTE":  # on the floors alone, as if there were no champion
-        verdict = replace(verdict, outcome="HOLD", reasons=[note])
+def store(contest: Contest, verdict: Verdict, tables: Tables) -> dict[str, Any]:
+    """Put the evidence of a fresh verdict into the challenger's run; the evidence."""
+    if tables.unfit and verdict.outcome == "PROMOTE":  # on the floors alone, as if there were no champion
+        verdict = replace(verdict, outcome="HOLD", reasons=[tables.unfit])
+    if tables.anew:
+        verdict = replace(verdict, notes=[tables.anew, *verdict.notes])
     values = asdict(verdict)
     evidence = {
         "sigma": level_key(contest.sigma),
@@ -214,16 +239,16 @@ def store(contest: Contest, verdict: Verdict, champion: Certified | None, note: 
         "champion": str(contest.champion.version) if contest.champion else None,
         "verdict": values.pop("outcome"),
         **values,
-        "champion_certified_anew": note == "anew",
+        "champion_certified_anew": bool(tables.anew),
         "policy": asdict(contest.policy),
     }
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         write_json(files / "verdict.json", evidence)
         write_text(files / "verdict.md", markdown(evidence))
-        if champion and note == "anew":
-            champion.table.to_csv(files / "champion_table.tsv", sep="\t", index=False)
-            write_json(files / "champion_identity.json", champion.identity)
+        if tables.anew and tables.champion:
+            tables.champion.table.to_csv(files / "champion_table.tsv", sep="\t", index=False)
+            write_json(files / "champion_identity.json", tables.champion.identity)
         against = evidence["champion"]
         contest.promotions.store_verdict(contest.challenger, evidence["verdict"], against, contest.key, files)
     return evidence

@@ -5,9 +5,10 @@ from typing import Any
 
 from scipy.stats import betabinom, binomtest
 
-from components.certification.bounds import Bound, certified_radius, lower_bound, probability_bounds, rival_hits
+from components.certification.bounds import certified_radius, lower_bound, probability_bounds, rival_hits
 from components.certification.sampling import Counting
 from components.certification.table import ABSTAIN, Certificate
+from components.params import Bound
 
 FUTILITY = 1e-6
 """Early abstention stops once the chance to pass 1/2 is below this."""

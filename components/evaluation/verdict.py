@@ -1,9 +1,10 @@
 """Whether a challenger may take the champion's place: two tables of certificates, a policy, and the evidence.
 
-Both were certified on the same images by the same procedure with the same noise. Per noise level: REJECT if a floor
-fails or a test shows a loss; PROMOTE if the lower end of the ACR's paired interval exceeds `min_gain` and nothing is
-lost; else HOLD. All tests of all levels (the paired t test of the ACR, McNemar's exact test of certified accuracy at
-each radius) are one family: Holm's adjustment bounds the probability of any false loss by 1 - confidence.
+Both were certified on the same images by the same procedure with the same noise. Where their bounds differ, both are
+compared by one, from the counts that they hold. Per noise level: REJECT if a floor fails or a test shows a loss;
+PROMOTE if the lower end of the ACR's paired interval exceeds `min_gain` and nothing is lost; else HOLD. All tests of
+all levels (the paired t test of the ACR, McNemar's exact test of certified accuracy at each radius) are one family:
+Holm's adjustment bounds the probability of any false loss by 1 - confidence.
 
 Tables of preset radii have no ACR: they can show a loss but no gain, so a person decides. They only bound clean
 accuracy and abstention, at their smallest radius: a floor that the bound does not prove means HOLD. At radius 0, if it
@@ -21,13 +22,22 @@ from components.certification.bounds import largest_radius
 from components.certification.table import ABSTAIN, display_radius
 from components.evaluation.metrics import certified_radii, is_certified, is_correct
 from components.evaluation.paired import PairedDifference, paired_accuracy_difference, paired_acr_difference
-from components.params import Promote
+from components.evaluation.rebound import bound_of, rebound
+from components.params import Bound, Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
-MODEL_FACTS = ("weights_sha256", "precision", "compiled")
-"""The entries of a table's identity that describe the model; all others describe the images and the procedure."""
-SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256")
-"""The entries of the identity that the evidence repeats."""
+MODEL_FACTS = ("weights_sha256", "precision", "compiled", "grid", "thresholds_sha256")
+"""The entries of a table's identity that describe the model; all others but the bound describe images and procedure.
+
+The grid stands on the model's card and, with sigma, gives the thresholds of the noise. Radii on two grids are about the
+same images in the same units, so they can be compared; and certifying a model anew would not change its grid.
+"""
+BOUND = "bound"
+"""The entry that may differ: see `under_one_bound`."""
+UNSAID = {BOUND: "one_class", "arithmetic": "float"}
+"""What the identities of tables of before mean by leaving an entry out."""
+SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256", "arithmetic", BOUND)
+"""The entries of the identity that the evidence repeats; the bound is the one that both are compared by."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,21 @@ class Verdict:
     tests: list[Comparison]
     procedure: dict[str, Any]
     """The entries of the challenger's identity named in SHOWN, and the number of images."""
+    notes: list[str]
+    """What differs between the two tables and was compared all the same."""
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """The entries on images and procedure in which two identities differ: each name, with both values."""
-    names = [name for name in {**first, **second} if name not in MODEL_FACTS and first.get(name) != second.get(name)]
-    return [f"{name} ({first.get(name)!r} and {second.get(name)!r})" for name in names]
+    first, second = UNSAID | first, UNSAID | second
+    names = [name for name in {**first, **second} if name not in (*MODEL_FACTS, BOUND)]
+    if first.get("grid") == second.get("grid"):
+        names.append("thresholds_sha256")  # of the noise on one grid at one sigma: there is only one
+    return [
+        f"{name} ({first.get(name)!r} and {second.get(name)!r})"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
 
 
 def comparable(first: Certified, second: Certified) -> bool:
@@ -76,6 +95,36 @@ def comparable(first: Certified, second: Certified) -> bool:
     return not differences(first.identity, second.identity) and np.array_equal(images, others)
 
 
+def under_one_bound(challenger: Certified, champion: Certified) -> tuple[Certified, Certified, list[str]]:
+    """Both tables under one bound, from the counts that they hold, and a note on each that was made with the other.
+
+    The bound is the challenger's, if the champion's table can be read under it; otherwise it is the one-class bound. A
+    one-class table cannot be read under the two-class bound where early abstention spared samples: the two-class bound
+    might have certified those images, so that the comparison would favour the challenger. The reverse is fair: what the
+    two-class bound gives up early has no more hits than its rival, and the one-class bound needs more than half.
+    """
+    bounds = [bound_of(one.identity) for one in (challenger, champion)]
+    if bounds[0] == bounds[1]:
+        return challenger, champion, []
+    bound: Bound = bounds[0] if bounds[1] == "two_class" or holds_all_counts(champion) else "one_class"
+    pair = [
+        Certified(rebound(one.table, one.identity, bound), one.identity | {BOUND: bound})
+        for one in (challenger, champion)
+    ]
+    notes = [
+        f"the {name}'s table was made with the {own} bound and is compared by the {bound} one, from its counts"
+        for name, own in zip(("challenger", "champion"), bounds, strict=True)
+        if own != bound
+    ]
+    return pair[0], pair[1], notes
+
+
+def holds_all_counts(certified: Certified) -> bool:
+    """Whether every row has the counts of all n samples."""
+    table = certified.table
+    return {"counts", "n"} <= set(table) and bool((table["n"] == certified.identity["n"]).all())
+
+
 def judge(levels: dict[str, tuple[Certified, Certified | None]], policy: Promote) -> dict[str, Verdict]:
     """The verdict on each noise level's (challenger, champion or None).
 
@@ -83,20 +132,31 @@ def judge(levels: dict[str, tuple[Certified, Certified | None]], policy: Promote
         ValueError: a pair was not certified on the same images by the same procedure (what differs is named); preset
             radii include none of `policy.radii`.
     """
-    tests = {key: paired_tests(key, new, old, policy) if old else [] for key, (new, old) in levels.items()}
-    tests = adjust(tests, policy.confidence)
-    return {
-        key: verdict(challenger, None if champion is None else tests[key], policy)
-        for key, (challenger, champion) in levels.items()
-    }
+    compared = {key: compare(key, new, old, policy) for key, (new, old) in levels.items() if old}
+    tests = adjust({key: tests for key, (tests, _, _) in compared.items()}, policy.confidence)
+    verdicts = {}
+    for key, (challenger, _) in levels.items():
+        _, bound, notes = compared.get(key, ([], bound_of(challenger.identity), []))
+        verdicts[key] = verdict(challenger, tests.get(key), policy, bound, notes)
+    return verdicts
 
 
-def paired_tests(key: str, challenger: Certified, champion: Certified, policy: Promote) -> list[Comparison]:
-    """The comparisons of one noise level, not adjusted yet."""
+def compare(
+    key: str, challenger: Certified, champion: Certified, policy: Promote
+) -> tuple[list[Comparison], Bound, list[str]]:
+    """The comparisons of one noise level, not adjusted yet, the bound that they are by, and notes for the evidence."""
     if differing := differences(champion.identity, challenger.identity):
         raise ValueError(
             f"sigma {key}: champion and challenger differ in {', '.join(differing)}: certify the champion anew"
         )
+    grids = [one.identity.get("grid") for one in (champion, challenger)]
+    notes = [f"the champion's grid has {grids[0]} steps, the challenger's {grids[1]}"] if grids[0] != grids[1] else []
+    new, old, rebound_notes = under_one_bound(challenger, champion)
+    return paired_tests(key, new, old, policy), bound_of(new.identity), notes + rebound_notes
+
+
+def paired_tests(key: str, challenger: Certified, champion: Certified, policy: Promote) -> list[Comparison]:
+    """The tests of one noise level, of tables under one bound."""
     old, new, tests = champion.table, challenger.table, []
     if challenger.identity["mode"] == "reference":
         scores = [float(certified_radii(table).mean()) for table in (old, new)]
@@ -111,7 +171,7 @@ def paired_tests(key: str, challenger: Certified, champion: Certified, policy: P
 def radii_in_question(key: str, identity: dict[str, Any], policy: Promote) -> list[float]:
     """The policy's radii that the tables cover."""
     if identity["mode"] == "reference":
-        largest = largest_radius(identity["n"], identity["failure_prob"], identity["sigma"])
+        largest = largest_radius(identity["n"], identity["failure_prob"], identity["sigma"], bound_of(identity))
         return [radius for radius in policy.radii if radius <= largest]
     answered = [radius for radius in policy.radii if radius in identity["radii"]]
     if not answered:
@@ -129,8 +189,11 @@ def adjust(tests: dict[str, list[Comparison]], confidence: float) -> dict[str, l
     return {key: [replace(test, adjusted=float(next(adjusted))) for test in level] for key, level in tests.items()}
 
 
-def verdict(challenger: Certified, tests: list[Comparison] | None, policy: Promote) -> Verdict:
-    """The rule, for one noise level; `tests` is None where there is no champion yet."""
+def verdict(
+    challenger: Certified, tests: list[Comparison] | None, policy: Promote, bound: Bound, notes: list[str]
+) -> Verdict:
+    """The rule, for one noise level; `tests` is None where there is no champion yet. The floors are those of the
+    challenger's own table, whatever bound the tests are by."""
     floors, failed, not_shown = check_floors(challenger, policy)
     losses = [describe(test) for test in tests or [] if test.shows_loss(policy.confidence)]
     gain = next((test.difference for test in tests or [] if test.what == "ACR"), None)
@@ -149,8 +212,9 @@ def verdict(challenger: Certified, tests: list[Comparison] | None, policy: Promo
     else:
         reason = f"ACR {beside(gain, policy.min_gain)}: not surely above min_gain {policy.min_gain:g}, no loss"
         outcome, reasons = "HOLD", [reason]
-    procedure = {name: challenger.identity[name] for name in SHOWN} | {"images": len(challenger.table)}
-    return Verdict(outcome, reasons, floors, tests or [], procedure)
+    facts = UNSAID | challenger.identity | {BOUND: bound, "images": len(challenger.table)}
+    procedure = {name: facts[name] for name in (*SHOWN, "images")}
+    return Verdict(outcome, reasons, floors, tests or [], procedure, notes)
 
 
 def check_floors(challenger: Certified, policy: Promote) -> tuple[dict[str, float], list[str], list[str]]:
@@ -214,4 +278,5 @@ def _row(test: dict[str, Any]) -> list[str]:
 def _facts(evidence: dict[str, Any]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in evidence["procedure"].items())
     anew = " The champion was certified anew for this." if evidence["champion_certified_anew"] else ""
-    return f"Both on the same images by the same procedure: {facts}.{anew}"
+    notes = "".join(f" Note: {note}." for note in evidence.get("notes", []))
+    return f"Both on the same images by the same procedure: {facts}.{anew}{notes}"

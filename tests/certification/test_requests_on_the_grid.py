@@ -1,4 +1,4 @@
-"""Images that come as floats: what lies on the grid keeps its radius, what is rounded to it loses what rounding costs."""
+"""Images that come as floats: what lies on the grid keeps its radius, what is rounded loses what rounding costs."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_the_digits_pixels_lie_on_their_grid():
 
 
 def test_an_image_off_the_grid_loses_the_distance_to_it_and_the_most_that_another_is_rounded_by():
-    """In exact arithmetic: whatever image y within R - loss of x is rounded to lies within R of what x is rounded to."""
+    """Whatever an image within R - loss of x is rounded to lies within R of what x is rounded to."""
     rng, grid, radius = np.random.default_rng(0), 255, 0.5
     images = torch.from_numpy(rng.uniform(0, 1, SHAPE).astype(np.float32))
     steps, losses = on_grid(images, grid)

@@ -81,7 +81,7 @@ class Told:
 
 
 def failures(drawn, procedure=certify_image, n=300):
-    """How many of the attempts fail. Those whose counts say the same, by what a procedure may look at, are made once."""
+    """How many of the attempts fail. Those whose counts say the same to a procedure are made once."""
     options = {"n0": 20, "n": n, "failure_prob": FAILURE_PROB, "bound": "two_class", "seed": 0, "index": 0}
     first, counts = drawn.draw(20, ATTEMPTS), drawn.draw(n, ATTEMPTS)
     selected, runner_up = np.argsort(-first, axis=1, kind="stable")[:, :2].T

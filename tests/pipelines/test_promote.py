@@ -173,6 +173,7 @@ def test_where_the_procedure_has_changed_the_champion_is_certified_anew_once(pro
     found = level(project)
     assert found["evidence"]["champion_certified_anew"]
     assert found["evidence"]["procedure"]["n"] == 2000
+    assert "differs from the challenger's in n (1000 and 2000)" in found["evidence"]["notes"][0]
     assert found["verdict"] == "PROMOTE"
     (folder,) = (project / ".state/certified_anew").glob("*/")
     assert (folder / "model/weights.safetensors").read_bytes() == before
@@ -189,6 +190,20 @@ def test_where_the_procedure_has_changed_the_champion_is_certified_anew_once(pro
     assert level(project)["verdict"] == "PROMOTE", "judged anew"
     assert level(project)["evidence"]["champion_certified_anew"]
     assert {path: path.read_bytes() for path in rows} == rows, "no image was sampled again"
+
+
+def test_a_champion_of_another_bound_is_compared_from_its_counts_without_sampling(project):
+    """The challenger is no better: by its own bound, from the same counts, neither is the champion's table worse."""
+    retrain(project, EQUAL | {"\n  n: 1000": "\n  n: 1000\n  bound: one_class"})
+    result = promote(project)
+    assert "certifying the champion anew" not in result.stdout
+    found = level(project)["evidence"]
+    assert (found["champion_certified_anew"], found["procedure"]["bound"]) == (False, "one_class")
+    assert found["notes"] == [
+        "the champion's table was made with the two_class bound and is compared by the one_class one, from its counts"
+    ]
+    assert "bound one_class" in (project / "outputs/evaluation/promotion/verdict.md").read_text()
+    assert level(project)["verdict"] == "HOLD"
 
 
 def test_other_test_images_are_what_the_champion_is_certified_on_first(project):
