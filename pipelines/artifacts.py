@@ -25,6 +25,8 @@ REPORT = OUTPUTS / "evaluation/report"
 """Folder of the pages for people: report.md, certified_accuracy.png and .html."""
 PROMOTION = OUTPUTS / "evaluation/promotion"
 """Folder of the last verdicts, verdict.json and verdict.md; not a stage output."""
+ATTACKS = OUTPUTS / "attacks"
+"""Folder of what attacks on certified images found; not a stage output."""
 
 SOURCE = Path(__file__).parents[1]
 """Folder of the code, whatever the workspace."""
@@ -66,6 +68,16 @@ def certificates(sigma: float) -> Path:
 def certificates_identity(sigma: float) -> Path:
     """All that the table depends on: weights, data, procedure, seed."""
     return OUTPUTS / "certificates" / level_key(sigma) / "identity.json"
+
+
+def attacks(sigma: float) -> Path:
+    """Certified and attacked radius, one row per image."""
+    return ATTACKS / level_key(sigma) / "table.tsv"
+
+
+def attacks_identity(sigma: float) -> Path:
+    """What the attacks are a function of: weights, table of certificates, settings, seed."""
+    return ATTACKS / level_key(sigma) / "identity.json"
 
 
 def state_root() -> Path:

@@ -116,6 +116,7 @@ def artifact_paths():
         name: path
         for name, path in (constants | per_sigma).items()
         if path not in (artifacts.PARAMS, artifacts.OUTPUTS, artifacts.PROMOTION)
+        and not path.is_relative_to(artifacts.ATTACKS)
     }
 
 
