@@ -21,8 +21,9 @@ VALIDATION = OUTPUTS / "data/validation.json"
 
 METRICS = OUTPUTS / "evaluation/metrics.json"
 CURVES = OUTPUTS / "evaluation/curves.csv"
+P_LOWER_ECDF = OUTPUTS / "evaluation/p_lower_ecdf.csv"
 REPORT = OUTPUTS / "evaluation/report"
-"""Folder of the pages for people: report.md, certified_accuracy.png and .html."""
+"""Folder of the pages for people: report.md, and certified_accuracy and p_lower_ecdf as .png and .html."""
 PROMOTION = OUTPUTS / "evaluation/promotion"
 """Folder of the last verdicts, verdict.json and verdict.md; not a stage output."""
 ATTACKS = OUTPUTS / "attacks"
@@ -31,6 +32,7 @@ ATTACKS = OUTPUTS / "attacks"
 SOURCE = Path(__file__).parents[1]
 """Folder of the code, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
+P_LOWER_TEMPLATE = SOURCE / "components/evaluation/p_lower_ecdf.json"
 
 
 VALUES = [SOURCE / "components/params.py", SOURCE / "components/methods.py"]

@@ -55,7 +55,11 @@ def describe(model: VersionFacts) -> str:
     accuracy = "  ".join(f"r={radius:g}: {value:.3f}" for radius, value in model.certified_accuracy.items())
     role = " (champion)" if model.champion else ""
     facts = {field.name: getattr(model, field.name) for field in fields(model) if field.name not in ("name", "version")}
-    facts |= {"certified_accuracy": accuracy, "acr": display_radius(model.acr) if model.acr is not None else None}
+    facts["certified_accuracy"] = accuracy
+    if model.bound is not None:  # else nothing says which bound the ACR is by
+        facts |= {"acr": None, f"acr_{model.bound}": model.acr}
+    acrs = {name: facts[name] for name in ("acr", "acr_one_class", "acr_two_class")}
+    facts |= {name: None if acr is None else display_radius(acr) for name, acr in acrs.items()}
     facts |= {"clean_accuracy": None if model.clean_accuracy is None else f"{model.clean_accuracy:.3f}"}
     lines = [f"  {name:<19} {value}" for name, value in facts.items() if value is not None and name != "champion"]
     return f"models:/{model.name}/{model.version}{role}\n" + "\n".join(lines) + "\n"
@@ -65,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.lookup", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for action, help_text in (
-        (champion, "the champion: ACR, certified accuracy, failure_prob, n, hash of the data, commit"),
+        (champion, "the champion: ACR by each bound, certified accuracy, failure_prob, n, hash of the data, commit"),
         (best, "the model with the best clean accuracy among those certified well enough at a radius"),
         (history, "every change of champion: when, from which version to which, and why"),
     ):

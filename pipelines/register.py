@@ -45,7 +45,7 @@ def register_all(params: Params) -> None:
             registered_as.append(register_version(tracking, params, sigma, summary, run_id, content))
     tracking.sweep()
     print(report.text_summary(summaries, {"registered as": registered_as}))
-    print(f"plots:  {artifacts.REPORT}/certified_accuracy.html and .png, or `dvc plots show`")
+    print(f"plots:  {artifacts.REPORT}/certified_accuracy and p_lower_ecdf, .html and .png, or `dvc plots show`")
     print(f"report: {artifacts.REPORT}/report.md")
     print(
         f"runs:   mlflow ui --backend-store-uri {tracking.uri}"
@@ -78,6 +78,7 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
         metrics=flat_metrics(summary),
         curve=list(zip(points["radius"], points["certified_accuracy"], strict=True)),
         tags={
+            **{name: summary[name] for name in ("bound", "arithmetic")},
             **{f"certify.{name}": str(value) for name, value in identity.items()},
             **provenance,
             "mlflow.source.git.commit": provenance["git_commit"],
@@ -87,6 +88,7 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
             (artifacts.certificates(sigma).parent, "certificates"),
             (artifacts.history(sigma).parent, "training_log"),
             (artifacts.CURVES, "evaluation"),
+            (artifacts.P_LOWER_ECDF, "evaluation"),
             (artifacts.REPORT, "evaluation"),
         ],
     )
@@ -95,8 +97,8 @@ def complete_run(tracking: Tracking, sigma: float, card: ModelCard, summary: dic
 
 def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
     """A summary as MLflow metrics: certified accuracy under one name per radius."""
-    names = ["acr", "acr_standard_error", "constant_classifier_acr", "clean_accuracy", "abstention"]
-    names += ["stopped_early", "mean_n"]
+    names = ["acr", "acr_standard_error", "acr_one_class", "acr_two_class", "constant_classifier_acr"]
+    names += ["clean_accuracy", "abstention", "stopped_early", "mean_n"]
     by_radius = {
         f"certified_accuracy_at_{radius}": value["value"] for radius, value in summary["certified_accuracy"].items()
     }
@@ -113,7 +115,7 @@ def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
         "sigma": level_key(sigma),
         **{name: identity[name] for name in ("mode", "n0", "n", "failure_prob", "weights_sha256", "images_sha256")},
         "card_sha256": hash_file(artifacts.model(sigma) / CARD),
-        "images": summary["images"],
+        **{name: summary[name] for name in ("bound", "arithmetic", "images")},
         "data_sha256": card.data_sha256,
         "git_commit": read_json(artifacts.provenance(sigma), "run the train stage again")["git_commit"],
     }

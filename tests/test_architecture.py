@@ -27,7 +27,7 @@ WRITES = {
     "validate": {artifacts.VALIDATION},
     "train": {artifacts.model(SIGMA), artifacts.history(SIGMA).parent},
     "certify": {artifacts.certificates(SIGMA).parent},
-    "evaluate": {artifacts.METRICS, artifacts.CURVES, artifacts.REPORT},
+    "evaluate": {artifacts.METRICS, artifacts.CURVES, artifacts.P_LOWER_ECDF, artifacts.REPORT},
     "register": set(),
 }
 """What each stage makes, where dvc.yaml must agree."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from benchmarks.published.runs import FACTS
 from components import params as parameters
 from components.data.prepared import load_description
+from components.evaluation.rebound import bound_of
 from components.model.card import load_card
 from components.params import Params, level_key
-from components.tools.files import write_text
+from components.tools.files import read_json, write_text
 from pipelines import artifacts
 
 
@@ -53,6 +54,9 @@ def fitting_sigma(run: Path, here: Params) -> float:
             raise ValueError(
                 f"{run} has other parameters in the section {section}: take them over from {run / artifacts.PARAMS}"
             )
+    made = bound_of(read_json(run / artifacts.certificates_identity(sigma), "run it again"))
+    if here.certify.mode == "reference" and made != here.certify.bound:
+        raise ValueError(f"{run} has a table of the {made} bound: set certify.bound to {made} in params.yaml")
     if not artifacts.DESCRIPTION.exists():
         raise ValueError(f"{artifacts.DESCRIPTION} is missing: run `dvc repro validate` first")
     if load_card(run / artifacts.model(sigma)).data_sha256 != load_description(artifacts.DESCRIPTION).sha256:

@@ -26,7 +26,8 @@ class PairedDifference:
 
 
 def paired_acr_difference(first: pd.DataFrame, second: pd.DataFrame, confidence: float = 0.95) -> PairedDifference:
-    """ACR of `second` minus ACR of `first`: t interval and t test of the per-image differences.
+    """ACR of `second` minus ACR of `first`, by the bound of their radii: t interval and t test of the per-image
+    differences.
 
     Raises:
         ValueError: the tables do not hold the same images with the same labels, or fewer than two.

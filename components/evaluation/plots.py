@@ -1,4 +1,5 @@
-"""Certified accuracy over the radius, all noise levels in one plot, rendered without a browser or a network."""
+"""Certified accuracy over the radius, and the distribution of p_lower: all noise levels in one plot each, rendered
+without a browser or a network."""
 
 import json
 from html import escape
@@ -10,20 +11,29 @@ import pandas as pd
 from components.tools.files import write_text
 
 
-def certified_accuracy_spec(curves: pd.DataFrame, template: Path, title: str = "Certified accuracy") -> dict[str, Any]:
-    """The Vega-Lite spec that `dvc plots show` draws, from the same template, with the data filled in."""
+def spec_of(points: pd.DataFrame, template: Path, anchors: dict[str, str]) -> dict[str, Any]:
+    """The Vega-Lite spec that `dvc plots show` draws, from the same template, with the data filled in.
+
+    Args:
+        anchors: what dvc.yaml says of the plot: title, x, y, x_label, y_label.
+    """
     spec = json.loads(template.read_text(encoding="utf-8"))
-    spec["data"] = {"values": curves.to_dict("records")}
-    anchors = {
-        "<DVC_METRIC_TITLE>": title,
-        "<DVC_METRIC_X>": "radius",
-        "<DVC_METRIC_Y>": "certified_accuracy",
-        "<DVC_METRIC_X_LABEL>": "L2 radius",
-        "<DVC_METRIC_Y_LABEL>": "Certified accuracy",
-    }
+    spec["data"] = {"values": points.to_dict("records")}
     del spec["layer"][0]["encoding"]["strokeDash"]  # it distinguishes revisions, and here is only one
-    filled: dict[str, Any] = _replace_anchors(spec, anchors)
+    filled: dict[str, Any] = _replace_anchors(spec, {f"<DVC_METRIC_{name.upper()}>": anchors[name] for name in anchors})
     return filled
+
+
+def certified_accuracy_spec(curves: pd.DataFrame, template: Path, title: str = "Certified accuracy") -> dict[str, Any]:
+    """Certified accuracy over the radius; see `spec_of`."""
+    axes = {"x": "radius", "y": "certified_accuracy", "x_label": "L2 radius", "y_label": "Certified accuracy"}
+    return spec_of(curves, template, {"title": title, **axes})
+
+
+def p_lower_spec(ecdf: pd.DataFrame, template: Path, title: str = "Distribution of p_lower") -> dict[str, Any]:
+    """The empirical distribution of p_lower; see `spec_of`."""
+    axes = {"x": "p_lower", "y": "share", "x_label": "p_lower", "y_label": "Share of images at or below"}
+    return spec_of(ecdf, template, {"title": title, **axes})
 
 
 def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:

@@ -19,15 +19,22 @@ def summary_rows(metrics: dict[str, dict[str, Any]], columns: int | None = None)
 
 
 def reference_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
-    error = values["acr_standard_error"]
     return {
         "clean acc": f"{values['clean_accuracy']:.3f}",
-        "ACR": display_radius(values["acr"]) + (f" ± {error:.3f}" if error is not None else ""),
+        **{f"ACR {name}": acr_cell(values, bound) for bound, name in BOUND_NAMES.items()},
         "floor": display_radius(values["constant_classifier_acr"]),
         **accuracy_cells(values, radii),
         "abstain": f"{values['abstention']:.3f}",
         "n": f"{values['n']:,}",
     }
+
+
+def acr_cell(values: dict[str, Any], bound: str) -> str:
+    """The ACR by one bound; with its standard error where that is the bound of the table."""
+    acr, error = values[f"acr_{bound}"], values["acr_standard_error"]
+    if acr is None:
+        return DASH
+    return display_radius(acr) + (f" ± {error:.3f}" if bound == values["bound"] and error is not None else "")
 
 
 def preset_radii_cells(values: dict[str, Any], radii: list[float]) -> dict[str, str]:
@@ -59,17 +66,46 @@ def remarks(metrics: dict[str, dict[str, Any]]) -> list[str]:
         if not all(answers(values, radius) for radius in radii)
     ]
     sequential = next(iter(metrics.values()))["mode"] == "sequential"
+    uncounted = [key for key, values in metrics.items() if None in (values.get(f"acr_{b}", 0) for b in BOUND_NAMES)]
     limit = (
         "was not asked for or is beyond n samples"
         if sequential
         else "is beyond what n samples can certify for any model"
     )
     said = [f"{DASH}: the radius {limit}; the largest is {', '.join(ceilings)}."] if ceilings else []
+    if uncounted:
+        said.append(f"{DASH} for an ACR: the table at sigma {', '.join(uncounted)} holds no counts to compute it from.")
     return said + [
-        f"sigma {key}: the ACR {display_radius(values['acr'])} is below the floor "
+        f"sigma {key}: the {BOUND_NAMES[values['bound']]} ACR {display_radius(values['acr'])} is below the floor "
         f"{display_radius(values['constant_classifier_acr'])}: always giving the same answer would score more."
         for key, values in metrics.items()
         if "acr" in values and values["acr"] < values["constant_classifier_acr"]
+    ]
+
+
+def made_by(metrics: dict[str, dict[str, Any]]) -> str:
+    """By which bound and in which arithmetic the tables were made, in one line."""
+    levels: dict[tuple[str, str], list[str]] = {}
+    for key, values in metrics.items():
+        levels.setdefault((BOUND_NAMES[values["bound"]], values["arithmetic"]), []).append(key)
+    said = [f"{bound} bound, {arithmetic} arithmetic" for bound, arithmetic in levels]
+    if len(levels) > 1:
+        said = [f"{what} at sigma {', '.join(keys)}" for what, keys in zip(said, levels.values(), strict=True)]
+    return "Tables: " + "; ".join(said) + "."
+
+
+def p_lower_lines(metrics: dict[str, dict[str, Any]]) -> list[str]:
+    """The distribution of p_lower, one line per noise level; shares are of all images."""
+    return [
+        f"sigma {key}: p_lower of the selected class is at most 0.5 for {ecdf['0.5']:.3f}, at most 0.9 for "
+        f"{ecdf['0.9']:.3f} and at most 0.99 for {ecdf['0.99']:.3f} of the images"
+        + (
+            f" (0 for the {stopped:.3f} whose sampling stopped early)."
+            if (stopped := values.get("stopped_early"))
+            else "."
+        )
+        for key, values in metrics.items()
+        if (ecdf := values["p_lower_ecdf"])
     ]
 
 
@@ -89,24 +125,35 @@ def text_summary(metrics: dict[str, dict[str, Any]], extra: dict[str, list[str]]
     header, rows = summary_rows(metrics, columns=5)
     for name, cells in (extra or {}).items():
         header, rows = [*header, name], [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
-    return "\n".join([text_table(header, rows), *remarks(metrics)])
+    return "\n".join([text_table(header, rows), made_by(metrics), *remarks(metrics)])
 
 
 DASH = "–"
+BOUND_NAMES = {"one_class": "one-class", "two_class": "two-class"}
+"""The bounds, for people."""
 LEGENDS = {
-    "reference": "`ACR` is the average certified radius over all test images (0 where the answer is wrong or withheld) "
-    "with its standard error; `floor` is the ACR of a classifier that always answers the most frequent class.",
+    "reference": "`ACR` is the average certified radius over all test images (0 where the answer is wrong or "
+    "withheld), by each bound from the same counts, with its standard error where that is the table's bound, which all "
+    "other columns are by; published figures are one-class. `floor` is the ACR of a classifier that always answers the "
+    "most frequent class.",
     "sequential": "Preset radii: each image got as many samples as it needed, `mean n` on average; `undecided` is the "
     "share of images that all n samples left undecided, at the radius where it is largest.",
 }
 
 
-def markdown_report(metrics: dict[str, dict[str, Any]], model: str, dataset: str, plot: str) -> str:
-    """The report page: one table, one plot, and how to read them.
+ARITHMETICS = {
+    "exact": "In exact arithmetic a certificate holds for the program that runs.",
+    "float": "In float arithmetic a certificate leaves out how adding the noise rounds.",
+}
+
+
+def markdown_report(metrics: dict[str, dict[str, Any]], model: str, dataset: str, plot: str, p_lower_plot: str) -> str:
+    """The report page: one table, two plots, and how to read them.
 
     Args:
         model: the name that the models are registered under.
-        plot: the file of the picture, beside the page.
+        plot: the file of the picture of certified accuracy, beside the page.
+        p_lower_plot: that of the distribution of p_lower.
     """
     header, rows = summary_rows(metrics)
     first = next(iter(metrics.values()))
@@ -118,11 +165,15 @@ def markdown_report(metrics: dict[str, dict[str, Any]], model: str, dataset: str
         ]
     )
     images = counted(first["images"], "test images", form=",")
-    notes = "".join(f"- {remark}\n" for remark in remarks(metrics))
+    notes = "".join(f"- {remark}\n" for remark in [made_by(metrics), *remarks(metrics)])
+    shares = "".join(f"- {line}\n" for line in p_lower_lines(metrics))
+    arithmetics = " ".join(ARITHMETICS[name] for name in dict.fromkeys(one["arithmetic"] for one in metrics.values()))
     return (
         f"# Certified robustness of {model}\n\nOn {images} of the source `{dataset}`.\n\n"
         f"{table}\n\n{notes}\n![Certified accuracy over the L2 radius]({plot})\n\n"
-        "In the picture no curve goes past its dashed line, the largest radius that the samples can certify. "
+        f"{shares}\n![Distribution of p_lower]({p_lower_plot})\n\n"
+        "In the first picture no curve goes past its dashed line, the largest radius that the samples can certify. "
+        "`p_lower` bounds from below the probability under noise of the class selected for an image, right or wrong. "
         f"{LEGENDS[first['mode']]} `r=` columns are certified accuracies. Each certificate holds with "
-        f"probability at least {1 - first['failure_prob']:g} over its sampling. Radii are rounded down.\n"
+        f"probability at least {1 - first['failure_prob']:g} over its sampling. {arithmetics} Radii are rounded down.\n"
     )

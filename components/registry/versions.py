@@ -27,7 +27,12 @@ class VersionFacts:
     sigma: float | None
     champion: bool
     state: str
+    bound: str | None
+    """Of the table, by which all other values are."""
+    arithmetic: str | None
     acr: float | None
+    acr_one_class: float | None
+    acr_two_class: float | None
     clean_accuracy: float | None
     certified_accuracy: dict[float, float]
     """By radius."""
@@ -158,13 +163,18 @@ def described(version: ModelVersion, champion_number: str | None) -> VersionFact
 
     accuracy = {radius(tag): value(tag, float) for tag in tags if tag.startswith(ACCURACY)}
     clean = value("clean_accuracy", float)
+    certified = "failure_prob" in tags  # versions of before that were do not say by which bound, in which arithmetic
     return VersionFacts(
         name=version.name,
         version=str(version.version),
         sigma=value("sigma", float),
         champion=str(version.version) == champion_number,
         state=tags.get(STATE, NONE),
+        bound=tags.get("bound", "one_class") if certified else None,
+        arithmetic=tags.get("arithmetic", "float") if certified else None,
         acr=value("acr", float),
+        acr_one_class=value("acr_one_class", float),
+        acr_two_class=value("acr_two_class", float),
         clean_accuracy=accuracy.get(0.0) if clean is None else clean,
         certified_accuracy=dict(sorted(accuracy.items())),
         failure_prob=value("failure_prob", float),

@@ -19,7 +19,7 @@ from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
 from pipelines.operation.source_state import fingerprint
 
-RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS, artifacts.CURVES]
+RESULTS_IN_GIT = [Path("dvc.lock"), artifacts.METRICS, artifacts.CURVES, artifacts.P_LOWER_ECDF]
 """Files that stages write and git tracks."""
 SOURCE_NOTE = Path(".dvc/tmp/prepared_from")
 """In the worktree: the fingerprint of the source that its prepared data was made from."""

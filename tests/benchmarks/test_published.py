@@ -13,10 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.published.adopt import fitting_sigma
 from benchmarks.published.compare import compare
 from benchmarks.published.page import departures, draw, flat, load, not_yet_run, rankings, trained_on, write_page
 from benchmarks.published.runs import Plan, scaled
+from components import params as parameters
+from components.certification import table
 from components.certification.table import display_radius
+from components.evaluation.rebound import rebound
 from components.parsing import ParamsError
 
 pytestmark = pytest.mark.command
@@ -121,18 +125,62 @@ def test_a_page_of_nothing_is_refused(tmp_path):
 
 
 def test_two_sets_are_compared_pair_by_pair():
-    first, header, _, *rows = compare(ROOT / "results/digits", ROOT / "results/digits_bfloat16").splitlines()
+    first, header, _, *rows, by = compare(ROOT / "results/digits", ROOT / "results/digits_bfloat16").splitlines()
+    assert by.startswith("ACR by the one-class bound, as are all published figures")
     assert first == "train.precision: float32 in digits, bfloat16 in digits_bfloat16"
     assert header.split()[:4] == ["sigma", "method", "digits", "digits_bfloat16"]
     assert [line.split()[:2] for line in rows] == [[level, "smoothmix"] for level in ("0.25", "0.5", "1.0")]
     for line in rows:
         level, method, *_ = line.split()
         files = [ROOT / f"results/{name}/{method}/{level}/metrics.json" for name in ("digits", "digits_bfloat16")]
-        first_acr, second_acr = (json.loads(file.read_text())[level]["acr"] for file in files)
+        first_acr, second_acr = (json.loads(file.read_text())[level]["acr_one_class"] for file in files)
         mean, low, high = (float(value.strip("[],")) for value in line.split()[4:])
         assert mean == pytest.approx(second_acr - first_acr, abs=6e-5), "the second minus the first"
         assert low <= mean <= high
         assert low <= 0 <= high, "bfloat16 costs no robustness that these images could show"
+
+
+@pytest.fixture
+def two_class(tmp_path: Path) -> Path:
+    """The kept digits at sigma 1.0, as a run by the two-class bound with the same samples leaves them."""
+    own = Path("smoothmix/1.0")
+    shutil.copytree(ROOT / "results/digits" / own, tmp_path / "two_class" / own)
+    folder = tmp_path / "two_class" / own / "outputs/certificates/1.0"
+    identity = json.loads((folder / "identity.json").read_text())
+    rows = rebound(table.read(folder / "table.tsv.gz"), identity, "two_class")
+    rows.to_csv(folder / "table.tsv.gz", sep="\t", index=False)
+    (folder / "identity.json").write_text(json.dumps(identity | {"bound": "two_class", "arithmetic": "exact"}))
+    return tmp_path / "two_class"
+
+
+def test_a_two_class_table_stands_beside_published_figures_by_its_one_class_radii(two_class):
+    kept = load(ROOT / "results/digits").query("sigma == 1").iloc[0]
+    (run,) = load(two_class).to_dict("records")
+    own = [
+        "acr",
+        "acr_standard_error",
+        "clean_accuracy",
+        "abstention",
+        "largest_radius",
+        "acr_one_class",
+        "acr_two_class",
+    ]
+    assert [run[name] for name in own] == [kept[name] for name in own]
+    assert run["acr"] == run["acr_one_class"] < run["acr_two_class"]
+    columns = ["predict", "radius", "correct", "p_lower"]
+    pd.testing.assert_frame_equal(run["certificates"][columns], kept["certificates"][columns])
+    assert departures("digits", pd.DataFrame([run])) == ["Departures from recipes/digits.yaml: none."]
+    differing, *_, line, _ = compare(ROOT / "results/digits", two_class).splitlines()
+    assert differing == "arithmetic: float in digits, exact in two_class"
+    assert line.split()[4] == "+0.0000"
+
+
+def test_a_table_of_another_bound_than_the_workspaces_is_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ROOT / "results/digits/smoothmix/1.0"
+    shutil.copy(ROOT / "recipes/digits.yaml", "params.yaml")
+    with pytest.raises(ValueError, match=r"has a table of the one_class bound: set certify\.bound to one_class"):
+        fitting_sigma(run, parameters.load("params.yaml"))
 
 
 def test_sets_of_other_images_are_not_compared():
@@ -196,8 +244,13 @@ def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about
     result = paper("page", "--results", tmp_path)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "README.md").read_text()
-    acr = json.loads((whole / "metrics.json").read_text())["0.5"]["acr"]
-    for words in ("Scanned by hand.", "`train.epochs` 3 instead of", f"| 0.5 | gaussian | {display_radius(acr)} ±"):
+    summary = json.loads((whole / "metrics.json").read_text())["0.5"]
+    assert (summary["bound"], summary["arithmetic"], summary["acr"]) == ("two_class", "exact", summary["acr_two_class"])
+    acr = summary["acr_one_class"]
+    assert "certify.bound" not in page
+    for words in ("Scanned by hand.", "exact arithmetic", f"| {display_radius(summary['acr_two_class'])} |"):
+        assert words in page
+    for words in ("`train.epochs` 3 instead of", f"| 0.5 | gaussian | {display_radius(acr)} ±"):
         assert words in page
     assert (tmp_path / "digits/certified_accuracy.png").stat().st_size > 10_000
 

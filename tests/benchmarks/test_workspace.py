@@ -57,4 +57,8 @@ def test_methods_are_trained_and_certified_on_the_same_images(raw):
     raw["certify"] |= {"n": 100, "every": 50}
     raw["noise_levels"] = {"0.5": {}}
     tables = methods.certified_tables(raw, ["smoothmix", "gaussian"])
-    assert list(tables["smoothmix"][0.5]["idx"]) == list(tables["gaussian"][0.5]["idx"])
+    ours, theirs = (tables[method][0.5].table for method in ("smoothmix", "gaussian"))
+    assert list(ours["idx"]) == list(theirs["idx"])
+    result = methods.result_of(parse(raw), tables, "gaussian", 0.5)
+    assert (result.bound, result.arithmetic) == ("two_class", "exact")
+    assert result.acr == result.acr_two_class

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from components.certification import table
-from components.certification.bounds import largest_radius
+from components.certification.bounds import certified_radius, largest_radius, probability_bounds
+from components.evaluation import metrics
 from components.evaluation.metrics import certified_accuracy, certified_radii, curve, largest_radius_of, summarize
 from components.evaluation.paired import paired_acr_difference
 
@@ -56,7 +57,7 @@ def test_abstention_is_the_share_of_withheld_answers(summary):
 
 
 def test_the_constant_classifier_scores_the_largest_radius_on_the_commonest_class(summary):
-    assert summary["constant_classifier_acr"] == pytest.approx(0.6 * largest_radius(1000, 0.001, 0.5))
+    assert summary["constant_classifier_acr"] == pytest.approx(0.6 * largest_radius(1000, 0.001, 0.5, "one_class"))
     assert (summary["images"], summary["n"], summary["failure_prob"], summary["sigma"]) == (5, 1000, 0.001, 0.5)
 
 
@@ -81,7 +82,7 @@ def test_the_curve_falls_from_clean_accuracy_to_zero_past_the_largest_radius():
 
 
 def test_the_curve_ends_at_the_ceiling_without_a_fall():
-    ceiling = largest_radius(1000, 0.001, 0.5)
+    ceiling = largest_radius(1000, 0.001, 0.5, "one_class")
     rows = tiny(predict=(0, 0, 0, 1, 1), radius=[0.1, 0.3, ceiling, ceiling, ceiling])
     points = curve(rows, 0.5, ceiling)
     assert points["radius"].iloc[-1] == pytest.approx(ceiling, abs=1e-6)
@@ -90,7 +91,9 @@ def test_the_curve_ends_at_the_ceiling_without_a_fall():
 
 
 def test_the_ceiling_is_that_of_n_or_the_largest_preset_radius(summary):
-    assert summary["largest_radius"] == largest_radius(1000, 0.001, 0.5)
+    assert summary["largest_radius"] == largest_radius(1000, 0.001, 0.5, "one_class")
+    two_class = summarize(tiny(), [], identity(1000) | {"bound": "two_class"})["largest_radius"]
+    assert two_class == largest_radius(1000, 0.001, 0.5, "two_class") < summary["largest_radius"]
     assert largest_radius_of(identity(1000) | {"mode": "sequential", "radii": [0.25, 0.5]}) == 0.5
 
 
@@ -102,6 +105,90 @@ def test_the_curve_never_says_more_than_the_table_at_its_written_radii():
         points = curve(rows, 0.5, ceiling=2.0)
         expected = [(rows["radius"] >= radius).mean() for radius in points["radius"]]
         assert points["certified_accuracy"].tolist() == pytest.approx(expected)
+
+
+# --- both bounds, from the counts --------------------------------------------------------------------------------
+
+EARLY = "40 60"
+"""Counts of an image that early abstention spared samples."""
+
+
+def counted(bound, counts=("900 100", "500 250 250", "300 690 10", EARLY), labels=(0, 0, 0, 1)):
+    """A table as certification writes it: class 0 selected, on 1000 samples but for the one that stopped early."""
+    rows = []
+    for idx, (text, label) in enumerate(zip(counts, labels, strict=True)):
+        hits = [int(count) for count in text.split()]
+        p_lower, p_upper = (0.0, 1.0) if text == EARLY else probability_bounds(bound, hits, 0, 1000, 0.001)
+        radius = certified_radius(p_lower, 0.5, p_upper) if p_lower > p_upper else 0.0
+        predict = 0 if radius else -1
+        values = (predict, radius, int(predict == label), 0, text, 100, 100 if text == EARLY else 1000)
+        rows.append((idx, label, *values, p_lower, p_upper))
+    return pd.DataFrame(rows, columns=table.COLUMNS)
+
+
+@pytest.mark.parametrize(("own", "other"), [("one_class", "two_class"), ("two_class", "one_class")])
+def test_both_acrs_come_from_the_counts_and_all_else_from_the_table(own, other):
+    made, as_other = counted(own), counted(other)
+    summary = summarize(made, [0.0], identity(1000) | {"bound": own, "arithmetic": "exact"})
+    assert (summary["bound"], summary["arithmetic"]) == (own, "exact")
+    assert summary["acr"] == summary[f"acr_{own}"] == pytest.approx(certified_radii(made).mean())
+    assert summary[f"acr_{other}"] == pytest.approx(certified_radii(as_other).mean())
+    assert summary["acr_two_class"] > summary["acr_one_class"] > 0, (
+        "500 hits of 1000 certify against 250, not by themselves"
+    )
+    assert summary["abstention"] == {"one_class": 0.75, "two_class": 0.5}[own]
+    assert summary["clean_accuracy"] == {"one_class": 0.25, "two_class": 0.5}[own]
+    assert summary["stopped_early"] == 0.25
+
+
+def test_an_image_that_stopped_early_certifies_under_no_bound():
+    """Its counts alone would: 100 of 100 hits."""
+    rows = counted("one_class", counts=("900 100", "100 0"), labels=(0, 0)).assign(n=[1000, 100])
+    rows.loc[1, ["predict", "radius", "correct", "p_lower", "p_upper"]] = [-1, 0.0, 0, 0.0, 1.0]
+    summary = summarize(rows, [], identity(1000))
+    assert summary["acr_two_class"] == pytest.approx(
+        certified_radii(counted("two_class", ("900 100",), (0,))).sum() / 2
+    )
+
+
+def test_a_table_of_before_is_one_class_and_float_and_one_without_counts_has_its_own_acr_alone(summary):
+    assert (summary["bound"], summary["arithmetic"]) == ("one_class", "float")
+    assert (summary["acr_one_class"], summary["acr_two_class"]) == (summary["acr"], None)
+
+
+def test_preset_radii_have_no_acr_by_any_bound():
+    rows = tiny().assign(decisions="accept", n=100, counts="60 40")
+    summary = summarize(rows, [], identity(1000) | {"mode": "sequential", "radii": [0.25]})
+    assert not [name for name in summary if name.startswith("acr")]
+    assert summary["arithmetic"] == "float"
+
+
+# --- the distribution of p_lower ---------------------------------------------------------------------------------
+
+
+def test_the_ecdf_is_the_share_of_images_at_or_below_each_p_lower():
+    rows = tiny().assign(p_lower=[0.9, 0.0, 0.7, 0.9, 0.2])
+    points = metrics.p_lower_ecdf(rows, 0.5)
+    assert points["p_lower"].tolist() == [0.0, 0.2, 0.7, 0.9], "all images: right, wrong, withheld and stopped early"
+    assert points["share"].tolist() == [0.2, 0.4, 0.6, 1.0]
+    assert (points["sigma"] == 0.5).all()
+    shares = summarize(rows, [], identity(1000))["p_lower_ecdf"]
+    assert (shares["0.0"], shares["0.2"], shares["0.8"], shares["0.9"]) == (0.2, 0.4, 0.6, 1.0)
+
+
+def test_of_many_images_the_ecdf_keeps_few_steps_which_are_exact():
+    p_lower = np.round(1 - np.random.default_rng(0).beta(0.3, 5, 5000), 9)
+    points = metrics.p_lower_ecdf(pd.DataFrame({"p_lower": p_lower}), 1.0)
+    assert len(points) <= 201
+    exact = [(p_lower <= p).mean() for p in points["p_lower"]]
+    assert points["share"].tolist() == pytest.approx(exact, abs=1e-6)
+    assert np.diff([0.0, *points["share"]]).max() < 0.02
+    assert points["p_lower"].iloc[-1] == p_lower.max()
+
+
+def test_a_table_in_the_fields_form_has_no_distribution_of_p_lower(summary):
+    assert summary["p_lower_ecdf"] is None
+    assert metrics.p_lower_ecdf(tiny(), 0.5).empty
 
 
 # --- paired comparison -------------------------------------------------------------------------------------------

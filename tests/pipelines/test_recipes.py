@@ -68,6 +68,7 @@ EACH: dict[str, list[Any]] = {
     "train.macer.deferred": [True, False, False, False, True, True],
     "train.consistency.weight": [5.0, 10.0, 10.0, 10.0, 5.0, 5.0],
     "certify.n": [10000, 10000, 100000, 100000, 100000, 1000],
+    "certify.bound": ["two_class", "two_class", "one_class", "one_class", "one_class", "one_class"],
     "certify.sequential.radii": [
         [0.25, 0.5, 1.0],
         [0.25, 0.5, 1.0],
@@ -106,6 +107,12 @@ def test_a_recipe_and_the_defaults_give_these_values(recipe):
     del loaded["noise_levels"]
     own = {key: values[RECIPES.index(recipe)] for key, values in EACH.items()}
     assert flat(loaded) == EVERYWHERE | own
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_says_its_bound_and_those_of_published_settings_have_the_published_one(recipe):
+    written = read_yaml(ROOT / f"recipes/{recipe}.yaml")["certify"]["bound"]
+    assert written == ("two_class" if recipe in ("digits", "image_folder") else "one_class")
 
 
 def test_these_are_all_recipes():
