@@ -54,7 +54,7 @@ def main() -> None:
     classifier, requests = load(options)
     recipe = params.load(artifacts.PARAMS)
     failure_prob = recipe.certify.failure_prob
-    radii = certifiable(options.radii, options.largest_n, failure_prob, options.sigma)
+    radii = certifiable(options.radii, options.largest_n, failure_prob, options.sigma, "two_class")
     sizes = sorted({options.largest_n, *options.n}, reverse=True)
     asked: dict[str, dict[str, Any]] = {f"n = {n:,}": {"n": n} for n in sizes}
     asked |= {f"radius {radius:g}": {"n": options.largest_n, "radius": radius} for radius in radii}

@@ -131,7 +131,7 @@ class Certify:
     """Fresh samples that bound its probability; in sequential mode, the most that an image gets."""
     failure_prob: Annotated[float, Range(above=0, below=0.5)] = 0.001
     bound: Bound = "two_class"
-    """What a radius comes from: `two_class`, the hits of the class and of its strongest rival; `one_class`, those of the
+    """`two_class`: a radius comes from the hits of the class and of its strongest rival. `one_class`: from those of the
     class alone, as in all published tables."""
     early_abstention: bool = False
     """Reference mode: stop sampling an image once a radius has become improbable."""

@@ -7,8 +7,8 @@ probability of another class: sigma / 2 * (Phi^-1(p_lower) - Phi^-1(p_upper)) (C
 one_class: p_upper is 1 - p_lower, as in all published tables.
 two_class: failure_prob is split beforehand. p_lower is a bound from the hits of A at (1 - w) failure_prob, p_upper one
     from the hits of whichever other class has most, at w failure_prob, and at most 1 - p_lower. No correction over the
-    classes is needed: the true runner-up is one fixed class, its count is not above the largest one, the bound grows with
-    the count, and so p_upper lies below the runner-up's probability only where that class's own bound does.
+    classes is needed: the true runner-up is one fixed class, its count is not above the largest one, and the bound grows
+    with the count. So p_upper lies below the runner-up's probability only where that class's own bound does.
 
 A sample that is lost (see `noise.discrete_normal`) is a miss of A and a hit of the rival.
 """

@@ -268,8 +268,8 @@ class SmoothedClassifier:
 def on_grid(images: Tensor, grid: int) -> tuple[Tensor, list[float]]:
     """Images in steps of the grid, and what their radii lose by rounding to it.
 
-    An image counts as on the grid, and loses nothing, where each value is within 2**-23 of k / grid: closer than float32
-    tells apart what was divided, multiplied and stored in different orders. Otherwise x is rounded to q(x). An image y
+    An image counts as on the grid, and loses nothing, where each value is within 2**-23 of k / grid: no more than what
+    different ways to divide pixels in float32 differ by. Otherwise x is rounded to q(x). An image y
     within R - |x - q(x)| - sqrt(d) / (2 grid) of x is rounded to one within R of q(x), where d is the number of values
     and the last term the most that rounding moves y by.
 

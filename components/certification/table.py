@@ -12,8 +12,8 @@ from components.certification.bounds import DECIMALS, round_down
 from components.tools.files import read_json, write_json, write_text
 
 COLUMNS = ["idx", "label", "predict", "radius", "correct", "selected", "counts", "n0", "n", "p_lower", "p_upper"]
-"""The first five are the field's. `counts` lists the n estimation samples per class, separated by spaces; what they lack
-of n was lost. p_lower and p_upper bound the probabilities of `selected` and of every other class."""
+"""The first five are the field's. `counts` lists the n estimation samples per class, separated by spaces; what they
+lack of n was lost. p_lower and p_upper bound the probabilities of `selected` and of every other class."""
 
 
 ABSTAIN = -1

@@ -34,7 +34,7 @@ def to_unit_interval(pixels: Tensor, max_value: int) -> Tensor:
 
 
 def grid_of(max_value: int) -> int:
-    """Steps from 0 to 1 of the grid that images are certified on: as fine as that of 8 bits, and all pixels lie on it."""
+    """Steps from 0 to 1 of the grid of certified images: as fine as that of 8 bits, and all pixels lie on it."""
     return max_value * -(-255 // max_value)
 
 

@@ -27,8 +27,8 @@ class ModelCard:
     """The training parameters at this sigma, the seed and the thread count."""
     data_sha256: str
     grid: int = 4080
-    """Steps from 0 to 1 of the grid that images are certified on. Cards of before do not say: 4080 has both the pixels of
-    8 bits and those of the digits."""
+    """Steps from 0 to 1 of the grid that images are certified on. Older cards do not say: 4080 has both the pixels of 8
+    bits and those of the digits."""
 
 
 def load_card(folder: Path) -> ModelCard:
