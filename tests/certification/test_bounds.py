@@ -101,7 +101,8 @@ def test_the_written_radius_never_exceeds_the_exact_one_and_is_close_to_it():
         if not 0.5 < p < 1:
             continue
         sigma = float(rng.choice([0.12, 0.25, 0.5, 1.0, 2.0, rng.uniform(0.01, 3)]))
-        radius, exact = certified_radius(p, sigma), sigma * exact_quantile(str(written(p)))
+        exact = mpmath.mpf(sigma) / 2 * (exact_quantile(p) - exact_quantile(complement(p)))
+        radius = certified_radius(p, sigma)
         assert mpmath.mpf(str(written(radius))) <= exact
         assert mpmath.mpf(radius) <= exact
         assert exact - 2 * UNIT <= radius
@@ -120,7 +121,7 @@ def test_the_written_radius_of_two_bounds_never_exceeds_the_exact_one_and_is_clo
     for _ in range(500):
         upper, lower = sorted(round(float(p), DECIMALS) for p in rng.uniform(1e-6, 1 - 1e-6, 2))
         sigma = float(rng.choice([0.12, 0.5, 1.4, rng.uniform(0.01, 3)]))
-        exact = mpmath.mpf(sigma) / 2 * (exact_quantile(str(written(lower))) - exact_quantile(str(written(upper))))
+        exact = mpmath.mpf(sigma) / 2 * (exact_quantile(lower) - exact_quantile(upper))
         radius = certified_radius(lower, sigma, upper)
         assert exact - 2 * UNIT <= mpmath.mpf(str(written(radius))) <= exact
 
