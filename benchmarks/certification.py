@@ -105,7 +105,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_sampler(case: str, network: nn.Module, precision: str, compiled: bool) -> Sampler:
-    shape = {"image_shape": CASES[case], "num_classes": 10}
+    shape: dict[str, Any] = {"image_shape": CASES[case], "num_classes": 10}
     return Sampler(network, SIGMA, grid=GRID, **shape, precision=precision, compiled=compiled)
 
 
@@ -122,7 +122,9 @@ class FloatNoise(Sampler):
     def predictions(self, image: Tensor, seed: int, index: int, block: int) -> Tensor:
         start = block * self.block
         key = {"seed": seed, "index": index, "start": start, "stop": start + self.block}
-        predictions: Tensor = self._classify(self.network, float_noise.noisy_copies(image, SIGMA, **key), self.precision)
+        predictions: Tensor = self._classify(
+            self.network, float_noise.noisy_copies(image, SIGMA, **key), self.precision
+        )
         return predictions
 
 
