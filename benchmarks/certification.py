@@ -1,10 +1,10 @@
 """How fast certification is: ours, ours with float noise, a plain loop, and the Adversarial Robustness Toolbox.
 
 All certify the same images with the same network, n0 and n, in one run on this machine, in turns; each figure is the
-median of the turns. Ours runs as the certify stage does: images side by side, one thread each, and so does the same code
-with the float noise of before, on a CPU: `ratio_float` is the median over the turns of how much longer exact arithmetic
-takes. The plain loop and the toolbox get all cores per operation. One JSON line per case. `make benchmark-setup`
-installs the toolbox; without it its columns are null.
+median of the turns. Ours runs as the certify stage does: images side by side, one thread each, and so does the same
+code with the float noise of before, on a CPU: `ratio_float` is the median over the turns of how much longer exact
+arithmetic takes. The plain loop and the toolbox get all cores per operation. One JSON line per case.
+`make benchmark-setup` installs the toolbox; without it its columns are null.
 """
 
 import argparse
