@@ -1,8 +1,10 @@
-"""Certification speed on this machine: ours, a plain loop and the Adversarial Robustness Toolbox, in one run.
+"""Certification speed: ours, ours with float noise, a plain loop, and the Adversarial Robustness Toolbox.
 
-The three certify the same images with the same network, n0 and n, in turns; each figure is the median of the turns.
-Ours runs as the certify stage does: images side by side, one thread each; the other two get all cores per operation.
-One JSON line per case. `make benchmark-setup` installs the toolbox; without it its columns are null.
+All certify the same images with the same network, n0 and n, in one run on this machine, in turns; each figure is the
+median of the turns. Ours runs as the certify stage does: images side by side, one thread each, and so does the same
+code with the float noise of before, on a CPU: `ratio_float` is the median over the turns of how much longer exact
+arithmetic takes. The plain loop and the toolbox get all cores per operation. One JSON line per case.
+`make benchmark-setup` installs the toolbox; without it its columns are null.
 """
 
 import argparse
@@ -24,14 +26,15 @@ from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
+from benchmarks import float_noise
 from benchmarks.hardware import has_bfloat16
 from components.certification.cohen import certifying
-from components.certification.sampling import Sampler, answered
+from components.certification.sampling import Sampler, Stream, answered
 from components.certification.side_by_side import certify_images
 from components.model import networks
 from components.tools.device import available_cores, use_device
 
-SIGMA, N0, FAILURE_PROB = 0.5, 100, 0.001
+SIGMA, GRID, N0, FAILURE_PROB = 0.5, 255, 100, 0.001
 CASES = {"lenet": (1, 28, 28), "resnet20": (3, 32, 32), "resnet110": (3, 32, 32), "small_convnet": (1, 16, 16)}
 
 
@@ -56,13 +59,17 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     network = networks.build(case, CASES[case], 10).to(device).eval()
     precision = options.precision or ("bfloat16" if has_bfloat16(device) else "float32")
-    images = torch.rand(options.images, *CASES[case])
+    steps = torch.randint(GRID + 1, (options.images, *CASES[case]), dtype=torch.int32)
+    images = steps.float() / GRID
     sampler = make_sampler(case, network, precision, options.compile)
     plain_network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     contenders: dict[str, Callable[[], object]] = {
-        "": lambda: certify_ours(sampler, images, options.n),
+        "": lambda: certify_ours(sampler, steps, options.n),
         "plain_": lambda: [certify_plainly(plain_network, image.to(device), options.n) for image in images],
     }
+    if device.type == "cpu":
+        with_float_noise = FloatNoise(sampler)
+        contenders["float_"] = lambda: certify_ours(with_float_noise, images, options.n)
     if toolbox := art_classifier(plain_network, CASES[case], device):
         contenders["art_"] = lambda: toolbox.certify(images.numpy(), options.n, batch_size=1000)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -75,12 +82,15 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
                 seconds[name].append(time.perf_counter() - begin)
     samples = options.images * (N0 + options.n)
     rates = {name: samples / statistics.median(values) for name, values in seconds.items()}
+    slower = [exact / with_floats for exact, with_floats in zip(seconds[""], seconds.get("float_", []), strict=False)]
     return {
         "case": case,
         "samples_per_s": round(rates[""]),
         "plain_samples_per_s": round(rates["plain_"]),
+        "float_samples_per_s": round(rates["float_"]) if "float_" in rates else None,
         "art_samples_per_s": round(rates["art_"]) if "art_" in rates else None,
         "ratio_plain": round(rates[""] / rates["plain_"], 2),
+        "ratio_float": round(statistics.median(slower), 3) if slower else None,
         "ratio_art": round(rates[""] / rates["art_"], 2) if "art_" in rates else None,
         "precision": precision,
         "compiled": sampler.compiled,
@@ -93,7 +103,27 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_sampler(case: str, network: nn.Module, precision: str, compiled: bool) -> Sampler:
-    return Sampler(network, SIGMA, image_shape=CASES[case], num_classes=10, precision=precision, compiled=compiled)
+    shape: dict[str, Any] = {"image_shape": CASES[case], "num_classes": 10}
+    return Sampler(network, SIGMA, grid=GRID, **shape, precision=precision, compiled=compiled)
+
+
+class FloatNoise(Sampler):
+    """A sampler as it is, but for images and noise in float32: what exact arithmetic costs is measured against it."""
+
+    def __init__(self, exact: Sampler) -> None:
+        self.__dict__ |= vars(exact)
+
+    def stream(self, image: Tensor, *, seed: int, index: int, **options: Any) -> Stream:
+        return Stream(self, image, seed, index, 0, lambda: None)
+
+    @torch.inference_mode()
+    def predictions(self, image: Tensor, seed: int, index: int, block: int) -> Tensor:
+        start = block * self.block
+        key = {"seed": seed, "index": index, "start": start, "stop": start + self.block}
+        predictions: Tensor = self._classify(
+            self.network, float_noise.noisy_copies(image, SIGMA, **key), self.precision
+        )
+        return predictions
 
 
 def start_seconds(case: str, precision: str) -> dict[str, float]:
@@ -122,7 +152,7 @@ def cpu_name() -> str:
 
 def certify_ours(sampler: Sampler, images: Tensor, n: int) -> list[Any]:
     def certify(image: Tensor, index: int) -> Any:
-        procedure = certifying(sampler.sigma, n0=N0, n=n, failure_prob=FAILURE_PROB)
+        procedure = certifying(sampler.sigma, n0=N0, n=n, failure_prob=FAILURE_PROB, bound="two_class")
         return answered(procedure, sampler.stream(image, seed=0, index=index).count)
 
     workers = 1 if sampler.device.type == "cuda" else available_cores()
@@ -130,7 +160,7 @@ def certify_ours(sampler: Sampler, images: Tensor, n: int) -> list[Any]:
 
 
 def certify_plainly(network: nn.Module, image: Tensor, n: int) -> tuple[int, float]:
-    """As research code does it: one image, batches of 1000, float32, counts fetched per batch."""
+    """As research code does it: one float image, batches of 1000, float32, counts fetched per batch."""
 
     def count(num: int) -> np.ndarray:
         counts = np.zeros(10, dtype=int)

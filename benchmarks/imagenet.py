@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmarks.certification import N0, certify_ours
+from benchmarks.certification import GRID, N0, certify_ours
 from benchmarks.hardware import has_bfloat16
 from benchmarks.training import finish
 from components import params
@@ -122,8 +122,10 @@ def certified_per_s(precision: str, sigma: float, samples: int, turns: int, devi
     """Noisy samples per second, of as many images side by side as the certify stage takes."""
     torch.manual_seed(0)
     network = networks.build("resnet50", SHAPE, CLASSES, MEAN, STD).to(device)
-    sampler = Sampler(network, sigma, image_shape=SHAPE, num_classes=CLASSES, precision=precision, compiled=True)
-    images = torch.rand(1 if device.type == "cuda" else available_cores(), *SHAPE)
+    options: dict[str, Any] = {"image_shape": SHAPE, "num_classes": CLASSES, "precision": precision}
+    sampler = Sampler(network, sigma, grid=GRID, **options, compiled=True)
+    side_by_side = 1 if device.type == "cuda" else available_cores()
+    images = torch.randint(GRID + 1, (side_by_side, *SHAPE), dtype=torch.int32)
     seconds = [timed(lambda: certify_ours(sampler, images, samples), device) for _ in range(turns + 1)]
     return len(images) * (N0 + samples) / statistics.median(seconds[1:])
 

@@ -7,8 +7,8 @@ probability of another class: sigma / 2 * (Phi^-1(p_lower) - Phi^-1(p_upper)) (C
 one_class: p_upper is 1 - p_lower, as in all published tables.
 two_class: failure_prob is split beforehand. p_lower is a bound from the hits of A at (1 - w) failure_prob, p_upper one
     from the hits of whichever other class has most, at w failure_prob, and at most 1 - p_lower. No correction over the
-    classes is needed: the true runner-up is one fixed class, its count is not above the largest one, and the bound grows
-    with the count. So p_upper lies below the runner-up's probability only where that class's own bound does.
+    classes is needed: the true runner-up is one fixed class, its count is not above the largest one, and the bound
+    grows with the count. So p_upper lies below the runner-up's probability only where that class's own bound does.
 
 A sample that is lost (see `noise.discrete_normal`) is a miss of A and a hit of the rival.
 """
@@ -87,8 +87,9 @@ def certified_radius(p_lower: float, sigma: float, p_upper: float | None = None)
     Raises:
         ValueError: not 0 < p_upper < p_lower < 1: there is nothing to certify.
     """
-    p_upper = complement(p_lower) if p_upper is None else p_upper
-    if not 0 < p_upper < p_lower < 1:
+    if p_upper is None and 0.5 < p_lower < 1:
+        return round_down(sigma * float(ndtri(p_lower)))
+    if p_upper is None or not 0 < p_upper < p_lower < 1:
         raise ValueError(f"p_lower is {p_lower!r} and p_upper {p_upper!r}: a radius needs 0 < p_upper < p_lower < 1")
     return round_down(sigma / 2 * float(ndtri(p_lower) - ndtri(p_upper)))
 

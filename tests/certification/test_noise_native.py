@@ -1,4 +1,4 @@
-"""The compiled noise is the reference's bit for bit, is refused where it is not, and is built where none else writes."""
+"""The compiled noise is the reference's bit for bit, refused where it is not, and built where none else writes."""
 
 import os
 import subprocess
