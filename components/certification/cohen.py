@@ -52,7 +52,7 @@ def is_futile(k: int, t: int, n: int, failure_prob: float) -> bool:
 
 
 def is_behind(k: int, rival: int, t: int, n: int) -> bool:
-    """Whether, after `k` hits and `rival` ones in `t` samples, the rival will hardly have fewer hits than the class among
+    """Whether, after `k` hits and `rival` ones in `t` samples, the class will hardly get more hits than the rival among
     all `n`, as the two-class bound needs.
 
     The two go on to get the same share of the samples, and each of these is a hit by the same prior.

@@ -84,8 +84,8 @@ def table_checks(
 
     by = f"by the {bound_of(identity)} bound" + (" at every look" if identity["mode"] == "sequential" else "")
     wrong = inconsistent_rows(table, identity)
-    rows = counted(len(wrong), "rows claim", "row claims")
-    found = [f"{rows} more than their counts give (images {named(wrong)})"] if wrong else []
+    rows = counted(len(wrong), "rows claim more than their", "row claims more than its")
+    found = [f"{rows} counts give (images {named(wrong)})"] if wrong else []
     yield "arithmetic", f"{len(table)} rows computed anew from their counts {by}", found
 
     what = f"grid, thresholds at sigma {card.sigma:g} on the model's grid of {card.grid} steps, and lost samples"

@@ -46,7 +46,7 @@ def test_every_procedure_answers_as_it_does_alone(sampler, images, at_once):
             ),
         ),
         (
-            lambda index: deciding(SIGMA, [0.05, 0.3], max_n=3000, index=index, **common),
+            lambda index: deciding(SIGMA, [0.05, 0.3], max_n=3000, index=index, bound="one_class", **common),
             lambda image, index: certify_radii(sampler, image, [0.05, 0.3], max_n=3000, seed=5, index=index, **common),
         ),
         (

@@ -136,7 +136,7 @@ def test_the_guide_leaves_one_edge_to_compare_with(sigma, grid):
     """At each word of a cell that is looked at: the first and the last ones, those of edges and beside them."""
     normal = discrete_normal(sigma, grid)
     rng = np.random.default_rng(0)
-    beside = (normal.tops[:, None].astype(np.int64) + [-1, 0, 1]).ravel().clip(0, 2**32 - 1)
+    beside = (normal.tops[:, None].astype(np.int64) + np.array([-1, 0, 1])).ravel().clip(0, 2**32 - 1)
     words = np.concatenate([beside, rng.integers(0, 2**32, 100_000), 2 ** np.arange(32), [0, 2**32 - 1]])
     words = words.astype(np.uint32)
     cell = normal.guide[cells_of(words, normal.resolution)]

@@ -15,8 +15,8 @@ import torch
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from components.certification import cohen
-from components.certification.bounds import certified_radius, lower_bound
+from components.certification import bounds, cohen
+from components.certification.bounds import certified_radius, complement, lower_bound
 from components.certification.cohen import is_futile
 from components.certification.table import ABSTAIN, Certificate, format_row
 from tests.support.attempts import IMAGE, MARGIN, Attempts, Drawn, at, failures, sampled, too_many
@@ -29,7 +29,7 @@ SIGMAS = (0.12, 0.25, 0.5, 1.0)
 @pytest.fixture(autouse=True)
 def cached_bounds(monkeypatch):
     """The same functions, each value computed once."""
-    monkeypatch.setattr(cohen, "lower_bound", functools.cache(lower_bound))
+    monkeypatch.setattr(bounds, "lower_bound", functools.cache(lower_bound))
     monkeypatch.setattr(cohen, "is_futile", functools.cache(is_futile))
 
 
@@ -147,9 +147,14 @@ def selects_on_its_own_samples(sampler, image, *, n0, n, failure_prob, seed, ind
     """The classical mistake: the class is the winner of the very samples that its bound counts."""
     counts = sampler.stream(image, seed=seed, index=index, start=n0).count(n)
     selected, p_lower = int(counts.argmax()), lower_bound(int(counts.max()), n, failure_prob)
+    return by_one_class(selected, counts, n0, p_lower, sampler.sigma)
+
+
+def by_one_class(selected, counts, n0, p_lower, sigma):
+    evidence = (selected, counts.tolist(), n0, int(counts.sum()), p_lower, complement(p_lower))
     if p_lower <= 0.5:
-        return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower)
-    return Certificate(selected, certified_radius(p_lower, sampler.sigma), selected, counts.tolist(), n0, p_lower)
+        return Certificate(ABSTAIN, 0.0, *evidence)
+    return Certificate(selected, certified_radius(p_lower, sigma), *evidence)
 
 
 def test_selecting_the_class_on_the_bound_s_own_samples_would_show():
@@ -178,7 +183,7 @@ def test_the_wrong_end_of_the_interval_would_show(monkeypatch, failure_prob):
     sampler, truth = at(0.2, 0.5)
     attempts, options = sampled(sampler, 200, 320), {"n0": 20, "n": 300, "failure_prob": failure_prob}
     assert not too_many(failures(certify_image, attempts, truth, 200, **options), 200, failure_prob)
-    monkeypatch.setattr(cohen, "lower_bound", upper_end)
+    monkeypatch.setattr(bounds, "lower_bound", upper_end)
     assert too_many(failures(certify_image, attempts, truth, 200, **options), 200, failure_prob)
 
 
@@ -187,7 +192,7 @@ def test_doubling_the_failure_probability_twice_would_show(monkeypatch):
     sampler, truth = at(truth, 0.5)
     attempts, options = sampled(sampler, 2000, 320), {"n0": 20, "n": 300, "failure_prob": 0.05}
     assert not too_many(failures(certify_image, attempts, truth, 2000, **options), 2000, 0.05)
-    monkeypatch.setattr(cohen, "lower_bound", functools.cache(doubled_twice))
+    monkeypatch.setattr(bounds, "lower_bound", functools.cache(doubled_twice))
     assert too_many(failures(certify_image, attempts, truth, 2000, **options), 2000, 0.05)
 
 
@@ -198,13 +203,9 @@ def states_the_bound_when_it_stops(sampler, image, *, n0, n, failure_prob, seed,
     selected, counts, look = int(stream.count(n0).argmax()), stream.count(0), cohen.FIRST_LOOK
     while True:
         counts += stream.count(min(look, n) - int(counts.sum()))
-        p_lower = cohen.lower_bound(int(counts[selected]), int(counts.sum()), failure_prob)
-        if p_lower > 0.5:
-            return Certificate(
-                selected, certified_radius(p_lower, sampler.sigma), selected, counts.tolist(), n0, p_lower
-            )
-        if look >= n or cohen.is_futile(int(counts[selected]), look, n, failure_prob):
-            return Certificate(ABSTAIN, 0.0, selected, counts.tolist(), n0, p_lower)
+        p_lower = bounds.lower_bound(int(counts[selected]), int(counts.sum()), failure_prob)
+        if p_lower > 0.5 or look >= n or cohen.is_futile(int(counts[selected]), look, n, failure_prob):
+            return by_one_class(selected, counts, n0, p_lower, sampler.sigma)
         look *= 2
 
 

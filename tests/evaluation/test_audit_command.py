@@ -76,7 +76,7 @@ def test_an_identity_that_contradicts_itself_is_found(change):
 @pytest.mark.parametrize("index", [20, -1, 2.5])
 def test_a_row_of_no_image_is_found(index):
     rows = pd.DataFrame({"idx": [0, 5, index], "label": 0})
-    assert "rows are of images that the test split does not have" in other_labels(rows, LABELS)[0]
+    assert "1 row is of images that the test split does not have" in other_labels(rows, LABELS)[0]
     assert missing_or_moved(rows, 20, WHICH)
 
 
@@ -219,10 +219,10 @@ def forge_counts(rows, identity):
 @pytest.mark.parametrize(
     ("tamper", "kind", "finding"),
     [
-        (relabel, "images and labels", "1 rows have another label than the test split (images 3)"),
+        (relabel, "images and labels", "1 row has another label than the test split (images 3)"),
         (drop, "completeness and order", "without 4, 7"),
         (move, "completeness and order", "moved"),
-        (lower_p_upper, "arithmetic", "1 rows claim more than their counts give (images 5)"),
+        (lower_p_upper, "arithmetic", "1 row claims more than its counts give (images 5)"),
         (forge_counts, "fresh noise", "fresh noise contradicts 3 rows"),
         (lambda rows, identity: identity.update(grid=255), "noise distribution", "its identity says grid 255"),
         (
@@ -264,7 +264,7 @@ def test_what_nothing_could_speak_against_is_refused_at_the_command_line(registe
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(("--n", "9"), "at least 11 fresh samples are needed"), (("--images", "1"), "1 rows are too few")],
+    [(("--n", "9"), "at least 11 fresh samples are needed"), (("--images", "1"), "1 row is too few")],
 )
 def test_a_trial_that_no_table_could_fail_is_no_trial(registered, monkeypatch, capsys, options, said):
     assert run(monkeypatch, *options) == 1
