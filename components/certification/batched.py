@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.certification.sampling import LOST, Counting, Sampler, Segment, check_image, checked_counts
+from components.certification.sampling import LOST, Sampler, Segment, check_image, checked_counts
+from components.certification.table import Counting
 
 T = TypeVar("T")
 

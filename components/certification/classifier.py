@@ -24,8 +24,8 @@ from components.certification.batched import answer_together
 from components.certification.bounds import round_down
 from components.certification.cohen import certifying, predicting
 from components.certification.preset_radii import FIRST_LOOK, RadiiCertificate, deciding, last_look
-from components.certification.sampling import Counting, Sampler
-from components.certification.table import ABSTAIN, Certificate
+from components.certification.sampling import Sampler
+from components.certification.table import ABSTAIN, Certificate, Counting
 from components.model.card import ModelCard
 from components.params import Bound, smallest_n
 from components.tools.device import available_cores

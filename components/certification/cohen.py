@@ -6,8 +6,7 @@ from typing import Any
 from scipy.stats import betabinom, binomtest
 
 from components.certification.bounds import certified_radius, lower_bound, probability_bounds, rival_hits
-from components.certification.sampling import Counting
-from components.certification.table import ABSTAIN, Certificate
+from components.certification.table import ABSTAIN, Certificate, Counting
 from components.params import Bound
 
 FUTILITY = 1e-6

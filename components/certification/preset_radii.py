@@ -34,8 +34,7 @@ from scipy.special import ndtri
 from components.certification import table
 from components.certification.bounds import DECIMALS, certified_radius, complement, rival_hits
 from components.certification.confidence_sequences import anytime_lower_bound, anytime_upper_bound
-from components.certification.sampling import Counting
-from components.certification.table import ABSTAIN
+from components.certification.table import ABSTAIN, Counting
 from components.params import RIVAL_SHARE, Bound
 
 FIRST_LOOK = 50

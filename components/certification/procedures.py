@@ -7,8 +7,7 @@ from typing import Any
 from components.certification import preset_radii, table
 from components.certification.cohen import certifying
 from components.certification.preset_radii import deciding
-from components.certification.sampling import Counting
-from components.certification.table import display_radius
+from components.certification.table import Counting, display_radius
 from components.params import Certify
 
 

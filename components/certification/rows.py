@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from components.certification import preset_radii, table
+from components.certification.noise import ARITHMETIC
 from components.certification.procedures import Procedure
 from components.certification.sampling import Sampler, answered
 from components.certification.side_by_side import Stopping, certify_images
@@ -33,7 +34,7 @@ def check_fit(card: ModelCard, sigma: float, image_shape: list[int], classes: li
 def common_facts(sampler: Sampler) -> dict[str, Any]:
     """What a row is a function of in every procedure, besides image, weights, noise and code."""
     return {
-        "arithmetic": "exact",
+        "arithmetic": ARITHMETIC,
         "grid": sampler.grid,
         "thresholds_sha256": sampler.normal.sha256,
         "precision": sampler.precision,

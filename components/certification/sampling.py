@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from components.certification.noise import noisy_copies
 from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.noise.native import cache_folder
+from components.certification.table import Counting
 
 T = TypeVar("T")
-Counting = Generator[int, np.ndarray, T]
-"""A procedure for one image. Until it has an answer it yields a number of samples, and is sent how often each class won
-among the next samples of that number; what the counts lack of it are lost samples (see `discrete_normal`), which might
-have gone to any class. Whoever draws them may draw those of other images beside them."""
 
 BLOCK = {"cpu": 250, "cuda": 5005}
 """Samples in one forward, for images of up to 3 x 32 x 32 values: fewer leave the cores idle between forwards, more

@@ -1,11 +1,12 @@
 """The table of certificates: one row per image, in the field's tab-separated form, and the identity beside it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from components.certification.bounds import DECIMALS, round_down
@@ -17,6 +18,11 @@ lack of n was lost. p_lower and p_upper bound the probabilities of `selected` an
 
 
 ABSTAIN = -1
+T = TypeVar("T")
+Counting = Generator[int, np.ndarray, T]
+"""A procedure for one image. Until it has an answer it yields a number of samples, and is sent how often each class won
+among the next samples of that number; what the counts lack of it are lost samples (see `discrete_normal`), which might
+have gone to any class. Whoever draws them may draw those of other images beside them."""
 
 
 @dataclass(frozen=True)

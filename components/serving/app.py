@@ -26,7 +26,8 @@ import torch
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from components.certification.classifier import REQUESTS, SmoothedClassifier, TooSlow, images_of
+from components.certification.classifier import BOUND, REQUESTS, SmoothedClassifier, TooSlow, images_of
+from components.certification.noise import ARITHMETIC
 from components.model.card import ModelCard
 from components.serving.alias import AliasWatch
 from components.tools.wording import counted
@@ -34,6 +35,8 @@ from components.tools.wording import counted
 PROCEDURES = ("reference", "preset")
 PARAMS = ("n", "failure_prob", "radius")
 OPEN_PATHS = ("/health", "/ping")
+HOW = {"bound": BOUND, "arithmetic": ARITHMETIC}
+"""How certificates are made; see docs/certificates.md."""
 RETRY_AFTER = 1
 """Seconds after which a rejected caller may try again."""
 
@@ -160,7 +163,7 @@ class Service:
         self._parsing = threading.Lock()
 
     async def health(self) -> dict[str, str]:
-        facts = {"status": "ready", **self.metrics.model}
+        facts = {"status": "ready", **self.metrics.model, "arithmetic": ARITHMETIC}
         return facts | ({"alias": self.watch.alias, "alias_version": self.watch.version} if self.watch else {})
 
     async def show_metrics(self) -> Response:
@@ -185,7 +188,7 @@ class Service:
         finally:
             self._count_inside(-1)
         self.metrics.count(answers, asked["radius"], time.perf_counter() - begin)
-        content = {"predictions": answers.to_dict("records"), "params": asked, **self.metrics.model}
+        content = {"predictions": answers.to_dict("records"), "params": asked, **self.metrics.model, **HOW}
         return Response(json.dumps(content) + "\n", media_type="application/json")
 
     def _count_inside(self, change: int) -> None:

@@ -121,7 +121,7 @@ def test_the_local_example_of_the_readme_runs(project):
     result = run(project, sys.executable, "-c", example)
     assert result.returncode == 0, result.stderr
     header, *rows = result.stdout.strip().splitlines()
-    assert header == ",class,class_name,radius,abstain,p_lower,n"
+    assert header == ",class,class_name,radius,abstain,p_lower,p_upper,n,rounded"
     assert {row.split(",")[3] for row in rows} <= {"0.0", "0.25"}
     assert len(rows) == 5
 

@@ -99,7 +99,7 @@ def replace_both(path):
     weights.save(networks.build("small_convnet", SHAPE, 3), path.parent, **FACTS)
 
 
-IMAGES = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randint(256, (2, *SHAPE), generator=torch.Generator().manual_seed(1)).float() / 255
 
 
 def load_as_classifier():

@@ -17,7 +17,7 @@ def test_a_service_whose_alias_has_moved_says_so_and_answers_on(classifier, line
 
     watch = AliasWatch("champion", "3", ask_the_registry)
     with running(create_app(classifier, watch=watch)) as client:
-        ready = {"status": "ready", "model": "trial", "version": "3", "alias": "champion"}
+        ready = {"status": "ready", "model": "trial", "version": "3", "arithmetic": "exact", "alias": "champion"}
         watch.look()
         assert client.get("/health").json() == ready | {"alias_version": "3"}
         assert "smoothed_alias_moved 0.0" in client.get("/metrics").text

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.serving import app as app_module
-from components.serving.app import ServiceLimits, bytes_needed, create_app
+from components.serving.app import HOW, ServiceLimits, bytes_needed, create_app
 from tests.support.serving import ANSWER, IMAGES, SHAPE, ask, running
 
 
@@ -21,7 +21,7 @@ def test_the_service_answers_as_the_classifier_does(client):
     assert set(prediction) == set(ANSWER)
     assert prediction["n"] == 1000
     assert answer.json()["params"] == {"n": 1000, "failure_prob": 0.001, "radius": None}
-    assert answer.json().items() >= {"model": "trial", "version": "3"}.items()
+    assert answer.json().items() >= {"model": "trial", "version": "3", **HOW}.items()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_other_requests_are_refused_for_what_they_are(client):
     assert chunks.status_code == 413
     assert client.post("/invocations", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
     assert client.get("/invocations").status_code == 405
-    assert client.get("/health").json() == {"status": "ready", "model": "trial", "version": "3"}
+    assert client.get("/health").json() == {"status": "ready", "model": "trial", "version": "3", "arithmetic": "exact"}
 
 
 def test_an_error_of_the_service_is_500_without_its_reason(client, classifier, lines, monkeypatch):

@@ -7,6 +7,9 @@ from components.certification.noise import native
 from components.certification.noise.discrete_normal import DiscreteNormal
 from components.certification.noise.reference import integer_noise, on_unit_scale
 
+ARITHMETIC = "exact"
+"""What tables, models and answers say of this noise; tables that say nothing were made with noise in floating point."""
+
 
 def noisy_copies(
     image: Tensor, normal: DiscreteNormal, *, seed: int, index: int, start: int, stop: int
