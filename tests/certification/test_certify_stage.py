@@ -95,7 +95,7 @@ def test_the_identity_says_which_images_the_table_is_of(whole):
     assert pd.read_csv(whole / artifacts.certificates(SIGMA), sep="\t")["idx"].tolist() == list(range(0, 40, 2))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_request_to_stop_keeps_the_images_in_flight_and_the_rest_is_done_later(workspace, whole, number):
     running = start(workspace)
     while len(rows(workspace)) < 2:

@@ -136,6 +136,7 @@ def test_a_compiler_that_fails_is_named_in_one_line(own_cache, monkeypatch, caps
     assert "false failed" in line
 
 
+@pytest.mark.slow  # a compilation each
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

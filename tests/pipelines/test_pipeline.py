@@ -149,6 +149,7 @@ def test_an_audit_lets_an_honest_table_stand_and_finds_inflated_radii(project, c
     assert "fresh noise contradicts" in inflated.stdout
 
 
+@pytest.mark.slow
 def test_a_fresh_tracking_store_is_filled_from_the_files(project, tmp_path):
     uri = f"sqlite:///{tmp_path}/other.db"
     result = run(project, sys.executable, "-m", "pipelines.register", MLFLOW_TRACKING_URI=uri)
@@ -161,6 +162,7 @@ def test_a_fresh_tracking_store_is_filled_from_the_files(project, tmp_path):
         assert "acr" in entry.data.metrics
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_is_down_does_not_stop_a_training(project, tmp_path):
     copy = copy_results(project, tmp_path)
     command = (sys.executable, "-m", "pipelines.train", "--sigma", "0.5")
@@ -219,6 +221,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(project, tmp_p
     assert weights.read_bytes() == (project / "outputs/models/1.0/weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_certification_goes_on_and_ends_with_the_same_table(project, tmp_path):
     copy = copy_results(project, tmp_path)
     edit(copy / "params.yaml", {r"\n  n: 200": "\n  n: 20000"})
@@ -343,6 +346,7 @@ def kill_when(ready: Callable[[], object], project: Path, command: list[str]) ->
     process.wait()
 
 
+@pytest.mark.slow
 def test_the_flow_names_the_stage_that_failed_and_its_last_lines(project, tmp_path):
     copy = copy_results(project, tmp_path)
     edit(copy / "pipelines/prepare.py", {"( +)save_split\\(train,": r"\1train.labels[11] = 77\n\1save_split(train,"})

@@ -72,6 +72,7 @@ def two_ranks(case: str, **variables: str) -> Iterator[list[subprocess.Popen[str
             rank.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WAITING)
 def test_a_silent_rank_is_named_and_ends_the_others(case):
     with two_ranks(case, SMOOTHMIX_SILENCE_SECONDS="6") as (waiting, silent):

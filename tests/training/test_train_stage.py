@@ -192,6 +192,7 @@ def test_a_training_that_diverges_names_step_and_last_good_checkpoint_in_one_lin
     assert_no_outs(workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_a_full_disk_is_one_line_and_the_older_checkpoints_are_gone_on_from(workspace, whole):
     assert train(workspace, "--max-minutes", "0.00001").returncode == 75
@@ -257,6 +258,7 @@ def in_two(workspace):
     return workspace
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_budget_and_go_on_from_one_checkpoint(in_two):
     result = train(in_two, "--max-minutes", "0.00001")
     assert result.returncode == 75, result.stderr
