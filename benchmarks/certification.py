@@ -74,10 +74,11 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         contenders["art_"] = lambda: toolbox.certify(images.numpy(), options.n, batch_size=1000)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(options.turns + 1):
-        for name, certify in contenders.items():
+        order = list(contenders) if turn % 2 else list(contenders)[::-1]  # so that none always follows the same one
+        for name in order:
             torch.set_num_threads(available_cores())
             begin = time.perf_counter()
-            certify()
+            contenders[name]()
             if turn:  # the first one warms up
                 seconds[name].append(time.perf_counter() - begin)
     samples = options.images * (N0 + options.n)
