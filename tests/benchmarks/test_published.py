@@ -246,11 +246,11 @@ def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about
     page = (tmp_path / "README.md").read_text()
     summary = json.loads((whole / "metrics.json").read_text())["0.5"]
     assert (summary["bound"], summary["arithmetic"], summary["acr"]) == ("two_class", "exact", summary["acr_two_class"])
-    acr = summary["acr_one_class"]
+    acr, images = summary["acr_one_class"], json.loads((whole / "run.json").read_text())["train_images"]
     assert "certify.bound" not in page
     for words in ("Scanned by hand.", "exact arithmetic", f"| {display_radius(summary['acr_two_class'])} |"):
         assert words in page
-    for words in ("`train.epochs` 3 instead of", f"| 0.5 | gaussian | {display_radius(acr)} ±"):
+    for words in ("`train.epochs` 3 instead of", f"| 0.5 | gaussian | {images:,} | {display_radius(acr)} ±"):
         assert words in page
     assert (tmp_path / "digits/certified_accuracy.png").stat().st_size > 10_000
 
