@@ -42,7 +42,7 @@ from components.tools.hashing import derive_seed, hash_code, hash_file
 from components.tools.progress import Progress
 from components.training.attack import eval_mode
 from pipelines import artifacts
-from pipelines.cli import BAD_PARAMETERS, StoppedEarly, add_max_minutes, guard, load_params, stop_requests
+from pipelines.cli import BAD_PARAMETERS, StoppedEarly, add_max_minutes, guard, load_params, stop_requests, whole_number
 
 COLUMNS = ["idx", "label", "predict", "radius", "attacked", "steps", "noises"]
 """`attacked`, rounded up, is empty where no change was found."""
@@ -54,11 +54,11 @@ def main() -> None:
     )
     parser.add_argument("--sigma", type=float, help="one of the noise_levels of params.yaml (default: all of them)")
     what = "certified images to attack per noise level, evenly spread over the table"
-    parser.add_argument("--images", type=count, default=50, help=f"{what} (default: %(default)s)")
-    parser.add_argument("--steps", type=count, default=40, help="of the projected ascent (default: %(default)s)")
-    parser.add_argument("--noises", type=count, default=64, help="per step of the ascent (default: %(default)s)")
+    parser.add_argument("--images", type=whole_number, default=50, help=f"{what} (default: %(default)s)")
+    parser.add_argument("--steps", type=whole_number, default=40, help="of the projected ascent (default: %(default)s)")
+    parser.add_argument("--noises", type=whole_number, default=64, help="per step of the ascent (default: %(default)s)")
     said = "samples at most of each judgement whether the class has changed; more come nearer to its border"
-    parser.add_argument("--n", type=count, default=4000, help=f"{said} (default: %(default)s)")
+    parser.add_argument("--n", type=whole_number, default=4000, help=f"{said} (default: %(default)s)")
     add_max_minutes(parser)
     options = parser.parse_args()
     params = load_params()
@@ -67,14 +67,6 @@ def main() -> None:
         sys.exit(BAD_PARAMETERS)
     settings = Settings(options.steps, options.noises, options.n)
     sys.exit(guard(run, params, options.sigma, options.images, settings, options.max_minutes))
-
-
-def count(text: str) -> int:
-    """A whole number >= 1 on a command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number >= 1")
-    return value
 
 
 def run(params: Params, sigma: float | None, images: int, settings: Settings, max_minutes: float = math.inf) -> None:

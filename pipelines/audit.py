@@ -18,12 +18,11 @@ from components.certification.table import display_radius
 from components.data.prepared import Split, load_description
 from components.data.streaming import FileSplit, on_grid, open_split
 from components.evaluation.audit import (
-    arithmetic_of,
     contradicted_claims,
     contradictions_needed,
     table_checks,
 )
-from components.evaluation.rebound import bound_of
+from components.evaluation.rebound import arithmetic_of, bound_of
 from components.evaluation.verdict import Certified
 from components.params import load as load_params
 from components.params import smallest_n
@@ -36,6 +35,7 @@ from components.tools.device import available_cores
 from components.tools.progress import Progress
 from components.tools.wording import counted
 from pipelines import artifacts
+from pipelines.cli import whole_number
 
 
 def main() -> None:
@@ -43,8 +43,8 @@ def main() -> None:
         prog="python -m pipelines.audit", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--model", required=True, help="models:/<name>@<alias> or models:/<name>/<version>")
-    parser.add_argument("--images", type=count, default=50, help="rows to test with fresh noise")
-    parser.add_argument("--n", type=count, default=10_000, help="fresh samples per row")
+    parser.add_argument("--images", type=whole_number, default=50, help="rows to test with fresh noise")
+    parser.add_argument("--n", type=whole_number, default=10_000, help="fresh samples per row")
     parser.add_argument(
         "--false-alarm",
         type=probability,
@@ -61,14 +61,6 @@ def main() -> None:
         sys.exit(1)
     print(f"{options.model}: the table {'DOES NOT STAND: ' + '; '.join(findings) if findings else 'stands'}")
     sys.exit(1 if findings else 0)
-
-
-def count(text: str) -> int:
-    """A whole number >= 1 on a command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number >= 1")
-    return value
 
 
 def probability(text: str) -> float:

@@ -102,6 +102,14 @@ def add_max_minutes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def whole_number(text: str) -> int:
+    """A whole number >= 1 on a command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number >= 1")
+    return value
+
+
 def positive(text: str) -> float:
     """A number > 0 on a command line."""
     value = float(text)

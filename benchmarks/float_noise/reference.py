@@ -10,6 +10,8 @@ operation of its own, in the order written here.
 
 import numpy as np
 
+from components.certification.noise.reference import MASK, philox
+
 PIECE = 1 << 14
 """Quads of the reference computed at once: few enough for the cache."""
 
@@ -27,20 +29,6 @@ def gaussian_noise(seed: int, index: int, start: int, stop: int, values: int) ->
         piece[:, 0], piece[:, 1] = normal_pair(a, b)
         piece[:, 2], piece[:, 3] = normal_pair(c, d)
     return normals.reshape(stop - start, 4 * quads)[:, :values]
-
-
-MASK = np.uint64(0xFFFFFFFF)
-
-
-def philox(counter: tuple[np.ndarray | np.uint64, ...], seed: int) -> tuple[np.ndarray, ...]:
-    """Philox4x32 with ten rounds: four counter words (uint64 arrays below 2**32) to four words (uint32)."""
-    a, b, c, d = counter
-    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        p, q = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)
-        a, b, c, d = (q >> 32) ^ b ^ np.uint64(key0), q & MASK, (p >> 32) ^ d ^ np.uint64(key1), p & MASK
-        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
-    return tuple(np.asarray(word).astype(np.uint32) for word in (a, b, c, d))
 
 
 def minus_two_log(words: np.ndarray) -> np.ndarray:

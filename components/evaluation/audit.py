@@ -49,7 +49,7 @@ from components.certification.confidence_sequences import anytime_lower_bound
 from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.preset_radii import UNMOVED, accepted_radius, anytime_bounds
 from components.certification.table import ABSTAIN
-from components.evaluation.rebound import bound_of
+from components.evaluation.rebound import arithmetic_of, bound_of, counts_of
 from components.model.card import ModelCard
 from components.params import RIVAL_SHARE
 from components.tools.wording import counted
@@ -92,11 +92,6 @@ def table_checks(
     if arithmetic_of(identity) == "float":
         what = "lost samples alone, as an older table's noise was drawn in floating point"
     yield "noise distribution", what, other_noise(table, identity, card.sigma, card.grid)
-
-
-def arithmetic_of(identity: dict) -> str:
-    """`exact`, or `float` for tables of before, which do not say."""
-    return str(identity.get("arithmetic", "float"))
 
 
 def other_labels(table: pd.DataFrame, labels: np.ndarray) -> list[str]:
@@ -168,11 +163,6 @@ def other_noise(table: pd.DataFrame, identity: dict, sigma: float, grid: int) ->
     return findings
 
 
-def counts_of(row: dict) -> list[int]:
-    """The hits of each class."""
-    return [int(count) for count in str(row["counts"]).split()]
-
-
 def named(indices: Iterable[int], most: int = 5) -> str:
     """The first few image numbers, as text."""
     indices = list(indices)
@@ -237,7 +227,7 @@ def preset_claim(row: dict, counts: Sequence[int], identity: dict) -> tuple[floa
         return 0.0, 1.0, 0.0
     failure_prob, accepted, lower, upper = identity["failure_prob"], 0.0, 0.0, 1.0
     for radius, (k, rival, t) in zip(identity["radii"], looks, strict=True):
-        p_lower, p_upper = anytime_bounds(identity.get("bound", "one_class"), k, rival, t, failure_prob)
+        p_lower, p_upper = anytime_bounds(bound_of(identity), k, rival, t, failure_prob)
         if radius <= accepted_radius(p_lower, p_upper, identity["sigma"]):
             accepted = radius
         if old:

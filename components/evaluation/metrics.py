@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from components.certification.bounds import largest_radius
 from components.certification.table import ABSTAIN
-from components.evaluation.rebound import bound_of, rebound
+from components.evaluation.rebound import arithmetic_of, bound_of, rebound
 from components.params import Bound
 
 CONFIDENCE = 0.95
@@ -45,7 +45,7 @@ def summarize(table: pd.DataFrame, radii: list[float], identity: dict[str, Any])
         table = table.assign(n=n)
     common = {"mode": identity["mode"], "sigma": identity["sigma"], "images": len(table), "n": n}
     common |= {"mean_n": float(table["n"].mean()), "failure_prob": identity["failure_prob"]}
-    common |= {"bound": bound_of(identity), "arithmetic": identity.get("arithmetic", "float")}
+    common |= {"bound": bound_of(identity), "arithmetic": arithmetic_of(identity)}
     common["largest_radius"] = largest_radius_of(identity)
     if identity["mode"] == "sequential":
         own = preset_radii_metrics(table, identity["radii"])

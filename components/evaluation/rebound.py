@@ -9,11 +9,24 @@ from components.certification.preset_radii import decided_by_counts, own_columns
 from components.certification.table import ABSTAIN
 from components.params import Bound
 
+UNSAID = {"bound": "one_class", "arithmetic": "float"}
+"""What the identities of tables of before mean by leaving an entry out."""
+
 
 def bound_of(identity: dict[str, Any]) -> Bound:
-    """The bound that a table was made with; tables of before say nothing and have the one-class bound."""
-    bound: Bound = identity.get("bound", "one_class")
+    """The bound that a table was made with."""
+    bound: Bound = (UNSAID | identity)["bound"]
     return bound
+
+
+def arithmetic_of(identity: dict[str, Any]) -> str:
+    """The arithmetic of the noise that a table was made with: `exact` or `float`."""
+    return str((UNSAID | identity)["arithmetic"])
+
+
+def counts_of(row: dict) -> list[int]:
+    """The hits of each class in a row of a table."""
+    return [int(count) for count in str(row["counts"]).split()]
 
 
 def rebound(table: pd.DataFrame, identity: dict[str, Any], bound: Bound) -> pd.DataFrame:
@@ -40,7 +53,7 @@ def rebound(table: pd.DataFrame, identity: dict[str, Any], bound: Bound) -> pd.D
 def _row(row: dict[str, Any], identity: dict[str, Any], bound: Bound) -> tuple[int, float, int, float, float]:
     if row["n"] < identity["n"]:
         return ABSTAIN, 0.0, 0, 0.0, 1.0
-    counts, selected = [int(count) for count in str(row["counts"]).split()], int(row["selected"])
+    counts, selected = counts_of(row), int(row["selected"])
     p_lower, p_upper = probability_bounds(bound, counts, selected, int(row["n"]), identity["failure_prob"])
     if p_lower <= p_upper:
         return ABSTAIN, 0.0, 0, p_lower, p_upper
@@ -49,7 +62,7 @@ def _row(row: dict[str, Any], identity: dict[str, Any], bound: Bound) -> tuple[i
 
 
 def _preset_row(row: dict[str, Any], identity: dict[str, Any], bound: Bound) -> tuple[Any, ...]:
-    counts, selected = [int(count) for count in str(row["counts"]).split()], int(row["selected"])
+    counts, selected = counts_of(row), int(row["selected"])
     settings = {name: identity[name] for name in ("radii", "sigma", "failure_prob", "reject_prob")}
     new = decided_by_counts(counts, selected, int(row["n"]), n0=int(row["n0"]), bound=bound, **settings)
     correct = int(new.predict == row["label"])

@@ -22,7 +22,7 @@ from components.certification.bounds import largest_radius
 from components.certification.table import ABSTAIN, display_radius
 from components.evaluation.metrics import certified_radii, is_certified, is_correct
 from components.evaluation.paired import PairedDifference, paired_accuracy_difference, paired_acr_difference
-from components.evaluation.rebound import bound_of, rebound
+from components.evaluation.rebound import UNSAID, bound_of, rebound
 from components.params import Bound, Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
@@ -34,8 +34,6 @@ same images in the same units, so they can be compared; and certifying a model a
 """
 BOUND = "bound"
 """The entry that may differ: see `under_one_bound`."""
-UNSAID = {BOUND: "one_class", "arithmetic": "float"}
-"""What the identities of tables of before mean by leaving an entry out."""
 SHOWN = ("mode", "n0", "n", "failure_prob", "seed", "images_sha256", "arithmetic", BOUND)
 """The entries of the identity that the evidence repeats; the bound is the one that both are compared by."""
 

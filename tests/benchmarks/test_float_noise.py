@@ -7,15 +7,7 @@ from scipy import stats
 
 from benchmarks import float_noise
 from benchmarks.float_noise.reference import gaussian_noise, minus_two_log, normal_pair
-
-SHAPES = [(1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 2, 2), (1, 1, 5), (1, 5, 5), (3, 7, 11), (1, 28, 28), (3, 32, 32)]
-KEYS = [
-    (0, 0, 0),
-    (1, 2, 17),
-    (2**63 - 1, 2**32 - 1, 2**32 - 2),
-    (2**62 + 12345, 2**31 + 7, 2**33 + 5),
-    (7, 2**31, 2**63),
-]
+from tests.support.noise_tables import KEYS, SHAPES
 
 
 def test_the_logarithm_is_right_to_float32_over_all_words():

@@ -12,31 +12,10 @@ import torch
 from components.certification.noise import native, noisy_copies
 from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.noise.reference import integer_noise, on_unit_scale, uniform
-from tests.support.noise_tables import LOST, LOST_LOW, LOST_VALUES, edges_at_draws, losing
+from tests.support.noise_tables import KEYS, LOST, LOST_LOW, LOST_VALUES, SHAPES, edges_at_draws, losing
 
 ROOT = Path(__file__).parents[2]
 NORMAL = discrete_normal(0.125, 16)
-
-
-SHAPES = [
-    (1, 1, 1),
-    (1, 1, 2),
-    (1, 1, 3),
-    (1, 2, 2),
-    (1, 1, 5),
-    (1, 5, 5),
-    (3, 7, 11),
-    (1, 28, 28),
-    (3, 32, 32),
-    (1, 1, 1030),
-]
-KEYS = [
-    (0, 0, 0),
-    (1, 2, 17),
-    (2**63 - 1, 2**32 - 1, 2**32 - 2),
-    (2**62 + 12345, 2**31 + 7, 2**33 + 5),
-    (7, 2**31, 2**63),
-]
 
 
 def test_the_library_is_compiled_here():

@@ -1,10 +1,30 @@
-"""Distributions made by hand, for what the true ones meet once in a million draws or less."""
+"""Keys and shapes of noise, and distributions for what the true ones meet once in a million draws or less."""
 
 import numpy as np
 
 from components.certification.noise.discrete_normal import DiscreteNormal
 from components.certification.noise.reference import uniform
 
+SHAPES = [
+    (1, 1, 1),
+    (1, 1, 2),
+    (1, 1, 3),
+    (1, 2, 2),
+    (1, 1, 5),
+    (1, 5, 5),
+    (3, 7, 11),
+    (1, 28, 28),
+    (3, 32, 32),
+    (1, 1, 1030),
+]
+KEYS = [
+    (0, 0, 0),
+    (1, 2, 17),
+    (2**63 - 1, 2**32 - 1, 2**32 - 2),
+    (2**62 + 12345, 2**31 + 7, 2**33 + 5),
+    (7, 2**31, 2**63),
+]
+"""Seed, image and first sample: every half of every word counts."""
 LAST_TOP = 0xFFFFFFFF << 32
 LOST = {"seed": 1, "index": 2, "start": 5148495, "stop": 5148496}
 """A sample of `LOST_VALUES` values, of which number 712 has the upper word 0xFFFFFFFF, and the lower word LOST_LOW."""
