@@ -62,7 +62,8 @@ def _post(url: str, body: bytes) -> Exception | None:
                 problem[0] = None
         except Exception as error:
             reason = getattr(error, "reason", error)
-            problem[0] = reason if isinstance(reason, Exception) else error
+            if not isinstance(reason, TimeoutError):  # of which `problem` speaks already
+                problem[0] = reason if isinstance(reason, Exception) else error
 
     thread = threading.Thread(target=post, daemon=True)
     thread.start()

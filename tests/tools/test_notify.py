@@ -92,6 +92,16 @@ def test_a_dead_webhook_is_noticed_at_once(monkeypatch, tmp_path, capsys):
     assert not list(tmp_path.iterdir()), "and tried again by the next call"
 
 
+def test_one_that_is_silent_says_the_same_whoever_notices_first(monkeypatch):
+    """The limit of a single read and that of the whole request end at the same time."""
+
+    def timed_out(*args, **options):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(notify.urllib.request, "urlopen", timed_out)
+    assert str(notify._post("http://127.0.0.1:1", b"")) == "no answer within 5 s"
+
+
 @pytest.mark.parametrize("trickle", [False, True])
 def test_a_slow_webhook_is_given_up_after_a_short_time_and_not_told_twice(monkeypatch, tmp_path, capsys, trickle):
     """Also one that says a byte now and then, which no limit on a single read would notice."""
