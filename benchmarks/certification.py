@@ -2,8 +2,9 @@
 
 All certify the same images with the same network, n0 and n, in one run on this machine, in turns; each figure is the
 median of the turns. Ours runs as the certify stage does: images side by side, one thread each, and so does the same
-code with the float noise of before, on a CPU: `ratio_float` is the median over the turns of how much longer exact
-arithmetic takes. The plain loop and the toolbox get all cores per operation. One JSON line per case.
+code with the float noise of before, on a CPU: `ratio_float` is how much longer exact arithmetic takes, the median of
+many turns of one block per image of these two alone, with its 95 % interval, as a difference of a few percent drowns
+in longer turns. The plain loop and the toolbox get all cores per operation. One JSON line per case.
 `make benchmark-setup` installs the toolbox; without it its columns are null.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
@@ -44,11 +45,16 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4000, help="samples per image (default: %(default)s)")
     parser.add_argument("--images", type=int, default=2, help="images per turn (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--float-turns", type=int, default=60, help="turns for ratio_float: 0, or at least 6 (default: %(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="run our network compiled")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: bfloat16 if the hardware has it")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"unknown case {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
+    if 0 < options.float_turns < 6:
+        parser.error(f"--float-turns is {options.float_turns}: fewer than 6 give no interval")
     for case in options.cases:
         print(json.dumps(measure(case, options)), flush=True)
 
@@ -67,31 +73,18 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         "": lambda: certify_ours(sampler, steps, options.n),
         "plain_": lambda: [certify_plainly(plain_network, image.to(device), options.n) for image in images],
     }
-    if device.type == "cpu":
-        with_float_noise = FloatNoise(sampler)
-        contenders["float_"] = lambda: certify_ours(with_float_noise, images, options.n)
     if toolbox := art_classifier(plain_network, CASES[case], device):
         contenders["art_"] = lambda: toolbox.certify(images.numpy(), options.n, batch_size=1000)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(options.turns + 1):
-        order = list(contenders) if turn % 2 else list(contenders)[::-1]  # so that none always follows the same one
-        for name in order:
-            torch.set_num_threads(available_cores())
-            begin = time.perf_counter()
-            contenders[name]()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - begin)
+    seconds = in_turns(contenders, options.turns)
     samples = options.images * (N0 + options.n)
     rates = {name: samples / statistics.median(values) for name, values in seconds.items()}
-    slower = [exact / with_floats for exact, with_floats in zip(seconds[""], seconds.get("float_", []), strict=False)]
     return {
         "case": case,
         "samples_per_s": round(rates[""]),
         "plain_samples_per_s": round(rates["plain_"]),
-        "float_samples_per_s": round(rates["float_"]) if "float_" in rates else None,
         "art_samples_per_s": round(rates["art_"]) if "art_" in rates else None,
         "ratio_plain": round(rates[""] / rates["plain_"], 2),
-        "ratio_float": round(statistics.median(slower), 3) if slower else None,
+        **(ratio_to_float_noise(sampler, steps, options.float_turns) if device.type == "cpu" else {}),
         "ratio_art": round(rates[""] / rates["art_"], 2) if "art_" in rates else None,
         "precision": precision,
         "compiled": sampler.compiled,
@@ -100,6 +93,40 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         "cores": available_cores(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
         "torch": torch.__version__,
+    }
+
+
+def in_turns(contenders: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """The seconds of each contender in each turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(turns + 1):
+        order = list(contenders) if turn % 2 else list(contenders)[::-1]  # so that none always follows the same one
+        for name in order:
+            torch.set_num_threads(available_cores())
+            begin = time.perf_counter()
+            contenders[name]()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio_to_float_noise(sampler: Sampler, steps: Tensor, turns: int) -> dict[str, Any]:
+    """How much longer a block in exact arithmetic takes than one with float noise: median, and its 95 % interval by
+    order statistics (Hahn & Meeker 1991, section 5.2)."""
+    if not turns:
+        return {}
+    with_float_noise, images, n = FloatNoise(sampler), steps.float() / sampler.grid, sampler.block - N0
+    exact_or_float: dict[str, Callable[[], object]] = {
+        "exact": lambda: certify_ours(sampler, steps, n),
+        "float": lambda: certify_ours(with_float_noise, images, n),
+    }
+    seconds = in_turns(exact_or_float, turns)
+    ratios = sorted(exact / other for exact, other in zip(seconds["exact"], seconds["float"], strict=True))
+    outside = int(binom.ppf(0.025, turns, 0.5))
+    interval = ratios[outside - 1], ratios[turns - outside]
+    return {
+        "ratio_float": round(statistics.median(ratios), 3),
+        "ratio_float_interval": [round(ratio, 3) for ratio in interval],
     }
 
 
