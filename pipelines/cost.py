@@ -1,5 +1,6 @@
 """What a recipe will cost on this machine: a few real steps are measured, the rest is arithmetic."""
 
+import math
 import sys
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import yaml
 from components.cost.counts import Counts, count
 from components.cost.estimate import OTHER_STAGES, Estimate, Measured, estimate, suggestions
 from components.cost.measure import Data, Speed, speed
+from components.data import manifest
 from components.data.prepared import Description, load_description
 from components.data.sources.memory import usable_memory
 from components.data.streaming import FileSplit, open_split
@@ -41,7 +43,7 @@ def run(params: Params, image_shape: tuple[int, int, int]) -> None:
     )
     now = estimate(params, counts, measured)
     print(table(now))
-    print(memory(measured, data.description))
+    print(memory(measured, data))
     for note in notes(params, measured, data):
         print(note)
     rows = [
@@ -60,7 +62,7 @@ def what_there_is(params: Params, image_shape: tuple[int, int, int]) -> tuple[Co
     """
     root = artifacts.source_root(params.prepare.root)
     if description := prepared(params, image_shape):
-        split = open_split(artifacts.TRAIN_SPLIT, root)
+        split = open_split(artifacts.TRAIN_SPLIT, root) if (artifacts.TRAIN_SPLIT / manifest.FILE).exists() else None
         counts = Counts(description.train_images, description.test_images, len(description.classes))
         return counts, Data(description, split if isinstance(split, FileSplit) else None), "prepared"
     counts = count(params.prepare, root)
@@ -145,16 +147,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
-def memory(measured: Measured, description: Description) -> str:
-    """The most memory that one stage takes: what was measured, and the images of a training that were not loaded."""
-    values = 1
-    for size in description.image_shape:
-        values *= size
-    most = max(speed.memory for speed in measured.speeds.values()) + values * description.train_images
+def memory(measured: Measured, data: Data) -> str:
+    """The most memory that one stage takes: what was measured, and the images of a training, which were not loaded."""
+    description = data.description
+    images = 0 if data.files else math.prod(description.image_shape) * description.train_images
+    most = max(speed.memory for speed in measured.speeds.values()) + images
     line = f"peak memory of a stage: {gibibytes(most)} of {gibibytes(usable_memory())}"
     gpu = max(speed.gpu_memory for speed in measured.speeds.values())
     if gpu:
-        line += f"; of the GPU: {gibibytes(gpu)} of {gibibytes(torch.cuda.get_device_properties(0).total_memory)}"
+        total = torch.cuda.get_device_properties(0).total_memory
+        line += f"; of the GPU: {gibibytes(gpu + images)} of {gibibytes(total)}"
     return line
 
 

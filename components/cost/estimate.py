@@ -14,8 +14,10 @@ from components.params import Certify, Params
 
 PRESET_FACTOR = 24
 """Preset radii took this times the square root of n samples per image, on the digits for n from 1,000 to 100,000."""
-OTHER_STAGES, STARTS_OF_THE_OTHERS = ("prepare", "validate", "evaluate", "register"), 8
-"""Stages that load more and compute little: their time, in starts of a training."""
+STARTS = {"train": 3.0, "certify": 1.5, "others": 8.0}
+"""What stages take besides their steps, in imports of the code that trains and certifies: as seen on the digits. A
+training also opens the tracking store; the others are those of `OTHER_STAGES` together."""
+OTHER_STAGES = ("prepare", "validate", "evaluate", "register")
 IMAGES_LEFT = 200
 """Test images that a suggested `certify.every` leaves: certified accuracy then has a standard error of some .03."""
 WORTH_SAYING = 0.95
@@ -38,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the arithmetic starts from: `speeds` by noise level, and the seconds that a stage takes to start."""
+    """What the arithmetic starts from: `speeds` by noise level, and the seconds that imports take (see `STARTS`)."""
 
     speeds: dict[float, Speed]
     start: float
@@ -54,9 +56,9 @@ def estimate(params: Params, counts: Counts, measured: Measured) -> Estimate:
 
     speeds, start = measured.speeds.items(), measured.start
     return Estimate(
-        train={sigma: start + epochs * counts.train / speed.train_images for sigma, speed in speeds},
-        certify={sigma: start + certify(speed) for sigma, speed in speeds},
-        others=STARTS_OF_THE_OTHERS * start,
+        train={sigma: STARTS["train"] * start + epochs * counts.train / speed.train_images for sigma, speed in speeds},
+        certify={sigma: STARTS["certify"] * start + certify(speed) for sigma, speed in speeds},
+        others=STARTS["others"] * start,
     )
 
 
@@ -117,7 +119,7 @@ def _changes(params: Params, counts: Counts) -> Iterator[tuple[str, str, Params]
         left = math.ceil(counts.test / every)
         yield f"certify.every: {every}", f"certifies {left} test images", with_certify(every=every)
     if train.epochs > 1:
-        halves = {"epochs": train.epochs // 2, "decay_every": max(1, train.decay_every // 2)}
+        halves: dict[str, Any] = {"epochs": train.epochs // 2, "decay_every": max(1, train.decay_every // 2)}
         change = ", ".join(f"{name}: {value}" for name, value in halves.items())
         yield f"train.{change}", "a training half as long", replace(params, train=replace(train, **halves))
 
