@@ -97,7 +97,7 @@ def _train(
         return _rate(_steps(training, chosen, seed, sigma, data, device), device, seconds), training.network
 
     before = peak_memory()
-    rate, _ = rate_of(probe, 0.0)
+    rate, _ = rate_of(probe, seconds / 4)
     batch_size = own if own / groups <= 2 * seconds * rate else max(probe, int(2 * seconds * rate) * groups)
     batch_size = min(batch_size, own)
     rate, network = rate_of(batch_size, seconds)
@@ -182,10 +182,11 @@ def _certify(
         )
         return sum(1 for _ in done), time.perf_counter() - start
 
-    timed(sampler.block, math.inf, workers)  # sets libraries up
-    done, took = timed(sampler.block, math.inf, workers)
-    samples = sampler.block * max(1, int(SECONDS_PER_CALL / took))
+    samples = sampler.block
+    done, took = timed(samples, math.inf, workers)  # which also sets libraries up
     if took < seconds:
+        _, took = timed(samples, math.inf, workers)
+        samples *= max(1, int(SECONDS_PER_CALL / took))
         done, took = timed(samples, seconds, sys.maxsize)
     processes = max(1, min(settings.processes, torch.cuda.device_count())) if on_gpu else 1
     return processes * done * samples / took, sampler.block
