@@ -1,8 +1,11 @@
 """Check params.yaml as a whole, before anything runs."""
 
+import argparse
+import sys
+
 from components.model import networks
 from components.params import Params, Prepare
-from pipelines.cli import run_stage
+from pipelines.cli import guard, load_params, program
 
 
 def image_shape(prepare: Prepare) -> tuple[int, int, int]:
@@ -17,7 +20,7 @@ def image_shape(prepare: Prepare) -> tuple[int, int, int]:
     return channels, side, side
 
 
-def run(params: Params) -> None:
+def run(params: Params, cost: bool = False) -> None:
     networks.check_fit(params.train.network, image_shape(params.prepare))
     levels = ", ".join(params.noise_levels)
     print(
@@ -25,6 +28,23 @@ def run(params: Params) -> None:
         f"{params.train.method} on {params.prepare.source}, at the noise levels {levels}"
     )
 
+    if cost:
+        from pipelines.cost import run as measure  # which imports all that trains and certifies
+
+        measure(params, image_shape(params.prepare))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog=program(), description=__doc__)
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="also measure some seconds of training and certification on this machine: says how long each stage and "
+        "noise level will take, the peak memory, and what would make it shorter",
+    )
+    options = parser.parse_args()
+    sys.exit(guard(run, load_params(), cost=options.cost))
+
 
 if __name__ == "__main__":
-    run_stage(run, __doc__)
+    main()
