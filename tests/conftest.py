@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import components.registry  # noqa: F401  # sets MLflow's variables, as commands do before MLflow is imported
 from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
 from components.params import Train
+from tests.support import warm_start
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers share the server of the process that starts them
+        warm_start.start_server()
 
 
 @pytest.fixture(scope="session")

@@ -199,15 +199,10 @@ def test_a_bad_parameter_is_named_by_every_command_before_anything_runs(project,
     edit(copy / "params.yaml", {"method: smoothmix": "method: smothmix"})
     stages = ("prepare", "validate", "train --sigma 0.5", "certify --sigma 0.5", "evaluate", "register", "flow run")
     stages += ("promote", "lookup history")
-    commands = [[sys.executable, "-m", *f"pipelines.{stage}".split()] for stage in stages]
-    processes = [
-        subprocess.Popen(command, cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True)
-        for command in commands
-    ]
-    for process in processes:
-        _, errors = process.communicate()
-        assert process.returncode == 2, process.args
-        assert "train.method is 'smothmix': must be one of smoothmix, gaussian, stability" in errors
+    for stage in stages:
+        result = run(copy, sys.executable, "-m", *f"pipelines.{stage}".split())
+        assert result.returncode == 2, stage
+        assert "train.method is 'smothmix': must be one of smoothmix, gaussian, stability" in result.stderr
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(project, tmp_path):
