@@ -1,6 +1,5 @@
 """Check params.yaml as a whole, before anything runs."""
 
-from components.model import networks
 from components.params import Params, Prepare
 from pipelines.cli import run_stage
 
@@ -18,6 +17,8 @@ def image_shape(prepare: Prepare) -> tuple[int, int, int]:
 
 
 def run(params: Params) -> None:
+    from components.model import networks  # imports torch, for seconds: only where the parameters are fine
+
     networks.check_fit(params.train.network, image_shape(params.prepare))
     levels = ", ".join(params.noise_levels)
     print(

@@ -21,6 +21,14 @@ def pytest_configure(config: pytest.Config) -> None:
         warm_start.start_server()
 
 
+LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py", "test_two_class_soundness.py")
+"""Files that start first: none is left for one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def published() -> Path:
     """The folder of published data."""

@@ -39,7 +39,8 @@ LIBRARIES = (
     "great_expectations.expectations",
     "vl_convert",
 )
-LATE = ("MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_", "SMOOTHMIX_", "DVC_", "GIT_", "PYTEST_", "PYTHONPATH", "PATH")
+LATE = ("PATH", "PYTHONPATH", "PYTEST_", "GIT_", "DVC_", "SMOOTHMIX_", "MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_")
+LATE += ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "LINES", "COLUMNS")
 """How variables begin that no library reads while it is imported."""
 
 
