@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # workers share the server of the process that starts them
-        warm_start.start_server()
+        config.add_cleanup(warm_start.start_server())
 
 
 LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py", "test_two_class_soundness.py")

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 PYTHON = [sys.executable, "-I", "-S", __file__]
@@ -44,20 +45,27 @@ LATE += ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "LINES", "COLUMNS")
 """How variables begin that no library reads while it is imported."""
 
 
-def start_server() -> None:
-    """Start a server for this process and those that it starts; it ends with this process."""
+def start_server() -> Callable[[], None]:
+    """Start a server for this process and those that it starts; returns what ends it, and it ends with this process."""
     import subprocess
     import tempfile
 
     if not hasattr(os, "pidfd_open"):
-        return
-    os.environ[SOCKET] = tempfile.mkdtemp(prefix="warm-start-") + "/socket"
+        return lambda: None
+    folder = tempfile.TemporaryDirectory(prefix="warm-start-")
+    os.environ[SOCKET] = f"{folder.name}/socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.environ[SOCKET])
         listener.listen(64)
         number, silent = listener.fileno(), subprocess.DEVNULL
         command = [sys.executable, __file__, "serve", str(number)]
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, pass_fds=[number])
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, pass_fds=[number])
+
+    def end() -> None:
+        server.communicate()
+        folder.cleanup()
+
+    return end
 
 
 # --- the client ------------------------------------------------------------------------------------------------------
@@ -192,6 +200,7 @@ def execute(option: str, what: str, *rest: str) -> NoReturn:
             runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
             sys.argv = ["-c", *rest]
+            sys.path[0] = ""
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(compile(what, "<string>", "exec"), main.__dict__)
     except SystemExit as end:
