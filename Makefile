@@ -29,15 +29,18 @@ environment:
 	uv pip sync --require-hashes requirements/pipeline.lock
 	@echo "$(LOCKS)" > .venv/.installed
 
+# in the order of tests/conftest.py, the longest files first
+TESTS := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 run: setup  ## set up and run the main job: prepare, validate, train, certify, evaluate, register
 	@python -m pipelines.check
 	dvc repro
 
 test-unit: setup  ## the tests that start no command: on each edit
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not command"
+	$(TESTS) -m "not slow and not command"
 
 test: setup  ## set up and run the fast tests, files side by side
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(TESTS)
 
 test-all: setup  ## every test, the slow ones too
 	python -m pytest -m "slow or not slow"

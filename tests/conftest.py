@@ -8,10 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 
+import components.registry  # noqa: F401  # sets MLflow's variables, as commands do before MLflow is imported
 from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
 from components.params import Train
+from tests.support import warm_start
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers share the server of the process that starts them
+        config.add_cleanup(warm_start.start_server())
+
+
+LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py", "test_two_class_soundness.py")
+"""Files that start first: none is left for one process at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The shape of the project: who may import what, and that dvc.yaml, params.yaml and the code name the same things."""
 
 import ast
+import functools
 import inspect
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def python_files(folder):
     return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@functools.cache
 def imports(file):
     """Dotted names of all modules that a file imports, inside functions too; `from a import b` gives a and a.b."""
     names = set()

@@ -22,6 +22,7 @@ from components.certification import table
 from components.certification.table import display_radius
 from components.evaluation.rebound import rebound
 from components.parsing import ParamsError
+from tests.support.workspace import copy_project, edit, run, stages_run
 
 pytestmark = pytest.mark.command
 
@@ -31,9 +32,7 @@ SMALL += ["--set", "certify.n=200", "certify.every=30"]
 
 
 def paper(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.published", *map(str, arguments)]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return run(cwd, sys.executable, "-m", "benchmarks.published", *map(str, arguments))
 
 
 def outcome(run: Path) -> list[bytes]:
@@ -257,8 +256,6 @@ def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about
 
 @pytest.mark.slow
 def test_an_adopted_run_is_up_to_date_for_dvc_and_is_registered(whole, tmp_path):
-    from tests.support.workspace import copy_project, edit, run, stages_run
-
     folder = copy_project(tmp_path)
     recipe = (whole / "params.yaml").read_text()
     (folder / "params.yaml").write_text(recipe)

@@ -47,8 +47,8 @@ def test_a_stage_keeps_its_state_in_the_workspace_and_asks_no_tracking_server(pr
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
     assert run_in(prepared / "first", "validate") == DONE
     assert (prepared / "first" / DATA / "validation.json").exists()
-    with pytest.raises(ValueError, match="train exited with 2"):
-        run_in(prepared / "first", "train", "--sigma", "0.7")
+    with pytest.raises(ValueError, match="prepare exited with 2"):
+        run_in(prepared / "first", "prepare", "--sigma", "0.7")
 
 
 @pytest.mark.slow

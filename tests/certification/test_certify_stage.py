@@ -19,6 +19,7 @@ from components.data.prepared import prepare, save_description, save_split
 from components.data.sources import Source
 from components.model import networks, weights
 from pipelines import artifacts
+from tests.support.warm_start import PYTHON
 
 pytestmark = pytest.mark.command
 
@@ -61,9 +62,9 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """A workspace that was certified without interruption."""
+    """A workspace that was certified without interruption, by a command that started really."""
     folder = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "workspace")
-    done = start(folder)
+    done = start(folder, python=REAL)
     assert done.wait(300) == 0, done.stderr.read()
     return folder
 
@@ -73,8 +74,11 @@ def workspace(prepared, tmp_path):
     return shutil.copytree(prepared, tmp_path / "workspace")
 
 
-def start(workspace, *options):
-    command = [sys.executable, "-m", "pipelines.certify", "--sigma", str(SIGMA), *options]
+REAL = [sys.executable]
+
+
+def start(workspace, *options, python=PYTHON):
+    command = [*python, "-m", "pipelines.certify", "--sigma", str(SIGMA), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -97,7 +101,7 @@ def test_the_identity_says_which_images_the_table_is_of(whole):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_request_to_stop_keeps_the_images_in_flight_and_the_rest_is_done_later(workspace, whole, number):
-    running = start(workspace)
+    running = start(workspace, python=REAL)
     while len(rows(workspace)) < 2:
         assert running.poll() is None
         time.sleep(0.01)
@@ -123,7 +127,7 @@ def test_images_that_take_hours_are_not_waited_for(workspace):
     raw = yaml.safe_load((workspace / "params.yaml").read_text())
     raw["certify"]["n"] = 1_000_000_000
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
-    running = start(workspace)
+    running = start(workspace, python=REAL)
     while not list(workspace.glob(".state/partial_tables/*/rows-0.tsv")):
         assert running.poll() is None
         time.sleep(0.05)

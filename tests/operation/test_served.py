@@ -3,17 +3,14 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.workspace import environment
+from tests.support.workspace import ROOT, environment, run
 
 pytestmark = pytest.mark.command
 
-ROOT = Path(__file__).parents[2]
-FLOW = [sys.executable, "-m", "pipelines.flow"]
 STUCK = """
 import subprocess, time
 from pipelines.operation import served
@@ -26,7 +23,7 @@ time.sleep(1000)
 
 @pytest.mark.parametrize("cron", ["0 25 * * *", ""])
 def test_a_cron_that_is_none_is_one_line(cron):
-    done = subprocess.run([*FLOW, "serve", "--cron", cron], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    done = run(ROOT, sys.executable, "-m", "pipelines.flow", "serve", "--cron", cron)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: --cron is {cron!r}: give five fields, for example '0 2 * * *'\n"
 

@@ -1,10 +1,8 @@
 """What can be said before anything runs: whether the network takes the images that the source will give."""
 
 import re
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +12,9 @@ from components.data.sources.class_folders import IMAGENET_SHAPE
 from components.data.sources.published import digits
 from components.model import networks
 from pipelines.check import image_shape
+from tests.support.workspace import ROOT, run
 
 pytestmark = pytest.mark.command
-
-ROOT = Path(__file__).parents[2]
 
 
 def check(folder, changes=None):
@@ -26,8 +23,7 @@ def check(folder, changes=None):
         text, count = re.subn(pattern, replacement, text)
         assert count
     (folder / "params.yaml").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pipelines.check"]
-    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    return run(folder, sys.executable, "-m", "pipelines.check", PYTHONPATH=str(ROOT))
 
 
 def test_a_good_recipe_gets_one_line_about_what_it_is(tmp_path):

@@ -1,4 +1,4 @@
-"""Trains a network in as many processes as torchrun starts it in, and saves what came out.
+"""Trains a network in as many ranks as it is started in, and saves what came out.
 
 Usage: train_in_processes.py FOLDER, which holds job.pt: network, pixels, labels and settings.
 """

@@ -3,9 +3,14 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.warm_start import PYTHON
 
 ROOT = Path(__file__).parents[2]
 SLICE = {
@@ -53,6 +58,9 @@ def environment() -> dict[str, str]:
 
 
 def run(project: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; python starts warm."""
+    if command[0] == sys.executable:
+        command = (*PYTHON, *command[1:])
     return subprocess.run(command, cwd=project, env=environment() | extra, capture_output=True, text=True)
 
 
@@ -60,3 +68,13 @@ def stages_run(result: subprocess.CompletedProcess[str]) -> list[str]:
     """The stages that `dvc repro` ran, or would run with --dry."""
     assert result.returncode == 0, result.stdout + result.stderr
     return re.findall(r"Running stage '(.+)'", result.stdout)
+
+
+def kill_when(ready: Callable[[], object], project: Path, command: list[str]) -> None:
+    """Run a command and kill -9 it as soon as it is `ready`."""
+    process = subprocess.Popen(command, cwd=project, env=environment(), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not ready():
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()

@@ -1,6 +1,5 @@
 """Ranks that torchrun started: real processes, in which one differs, fails alone, falls silent, or is asked to stop."""
 
-import os
 import re
 import signal
 import subprocess
@@ -8,14 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from torch.distributed import TCPStore
+
+from tests.support.ranks import started
+from tests.support.workspace import ROOT, run
 
 pytestmark = pytest.mark.command
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -29,13 +27,8 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_what_is_wrong_in_one_rank_is_said_once_and_ends_all(case, said):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests/support/in_world.py"), case],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = run(ROOT, *torchrun, str(ROOT / "tests/support/in_world.py"), case, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if re.search(r"(^|: )error: ", line)]
     assert len(lines) == 1, done.stderr
@@ -47,29 +40,12 @@ WAITING = ["one waits in a meeting", "one waits in a collective"]
 
 @contextmanager
 def two_ranks(case: str, **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Both at the place where rank 0 waits for rank 1; this process holds the store, as torchrun does, which would end
-    one rank for the other."""
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared = address | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/support/in_world.py"), case],
-            env=os.environ | shared | variables | {"RANK": rank, "WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
+    """Both at the place where rank 0 waits for rank 1."""
+    command = [sys.executable, str(ROOT / "tests/support/in_world.py"), case]
+    with started(2, *command, OMP_NUM_THREADS="1", **variables) as ranks:
         assert [rank.stdout.readline() for rank in ranks] == ["waits\n"] * 2
         time.sleep(0.5)  # until rank 0 is in the call that follows the word
         yield ranks
-    finally:
-        for rank in ranks:
-            rank.kill()  # also one that is stopped
-            rank.communicate()
 
 
 @pytest.mark.slow

@@ -1,11 +1,7 @@
 """Several processes are the same training as one: real ones, over gloo."""
 
 import copy
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +10,10 @@ from torch import nn
 from components.model import networks
 from components.training.fit import Training, fit, make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
+from tests.support.ranks import started
+from tests.support.warm_start import PYTHON
 
 pytestmark = pytest.mark.command
-
-ROOT = Path(__file__).parents[2]
 
 
 def in_one(network, data, settings):
@@ -28,14 +24,10 @@ def in_one(network, data, settings):
 
 def in_several(folder, num, network, data, settings):
     torch.save({"network": copy.deepcopy(network), "data": data, "settings": settings}, folder / "job.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests/support/train_in_processes.py"), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    with started(num, *PYTHON, "-m", "tests.support.train_in_processes", str(folder)) as ranks:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=300)
+            assert rank.returncode == 0, errors
     result = torch.load(folder / "result.pt", weights_only=False)
     assert result["processes"] == num
     return result

@@ -20,6 +20,7 @@ from components.data.prepared import prepare, save_description, save_split
 from components.data.sources import Source
 from components.tools.files import read_json
 from pipelines import artifacts
+from tests.support.warm_start import PYTHON
 
 pytestmark = pytest.mark.command
 
@@ -71,9 +72,9 @@ def workspace(prepared, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """A workspace whose training ran without interruption."""
+    """A workspace whose training ran without interruption, really started."""
     folder = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "workspace")
-    assert train(folder).returncode == 0
+    assert finish(start(folder, python=REAL)).returncode == 0
     return folder
 
 
@@ -96,9 +97,12 @@ def leave_nothing_running():
     STARTED.clear()
 
 
-def start(workspace, *options):
+REAL = [sys.executable]
+
+
+def start(workspace, *options, python=PYTHON):
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.train", "--sigma", str(SIGMA), *options],
+        [*python, "-m", "pipelines.train", "--sigma", str(SIGMA), *options],
         cwd=workspace,
         env=os.environ | {"PYTHONPATH": f"{workspace / 'no_mlflow'}{os.pathsep}{ROOT}"},
         stdout=subprocess.PIPE,
@@ -222,7 +226,7 @@ def test_a_training_killed_at_twenty_random_moments_ends_with_the_same_weights(w
     rng = random.Random(0)
     for _ in range(20):
         target = steps_done(workspace) + rng.randrange(1, 7)
-        process = start(workspace, "--checkpoint-seconds", "0.001")
+        process = start(workspace, "--checkpoint-seconds", "0.001", python=REAL)
         wait_for(process, lambda: steps_done(workspace) >= target)  # noqa: B023
         time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None
@@ -283,7 +287,7 @@ def test_an_error_in_two_processes_is_one_line_and_is_not_repeated(in_two):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_the_launcher_stops_its_processes(in_two, number):
     change(in_two, epochs=2000)
-    process = start(in_two)
+    process = start(in_two, python=REAL)
     wait_for(process, lambda: checkpoints(in_two))
     pids = workers(process)
     assert len(pids) == 2
@@ -302,7 +306,7 @@ def test_a_killed_process_starts_all_anew_and_the_weights_are_the_same(in_two, t
     change(in_two, epochs=30)
     twin = shutil.copytree(in_two, tmp_path / "twin")
     assert train(twin).returncode == 0
-    process = start(in_two)
+    process = start(in_two, python=REAL)
     wait_for(process, lambda: steps_done(in_two) >= 16)
     os.kill(workers(process)[1], signal.SIGKILL)
     result = finish(process)
