@@ -7,14 +7,14 @@ from pipelines.cli import run_stage
 
 def image_shape(prepare: Prepare) -> tuple[int, int, int]:
     """Channels, height and width of the images that a source will give."""
-    channels, side = {
-        "digits": (1, 8 * (prepare.enlarge or 1)),
-        "mnist": (1, 28),
-        "cifar10": (3, 32),
-        "imagenet": (3, 224),
-        "image_folder": (prepare.channels or 3, prepare.image_size or 1),
+    digits = 8 * (prepare.enlarge or 1)
+    return {
+        "digits": (1, digits, digits),
+        "mnist": (1, 28, 28),
+        "cifar10": (3, 32, 32),
+        "imagenet": (3, 224, 224),
+        "image_folder": (prepare.channels or 3, *prepare.sides),
     }[prepare.source]
-    return channels, side, side
 
 
 def run(params: Params) -> None:

@@ -1,6 +1,7 @@
 """Folders of own images, and ImageNet's, as sources: what is read, and what is refused by name."""
 
 import os
+import resource
 import shutil
 import struct
 import zlib
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from components.data.prepared import prepare
-from components.data.sources import FileSource, class_folders, imagenet
+from components.data.sources import FileSource, imagenet
 from tests.support.image_folders import gradient, read, save
 
 RNG = np.random.default_rng(0)
@@ -154,10 +155,14 @@ def test_classes_must_be_at_least_two_and_the_same_in_both_splits(pets, tmp_path
         read(tmp_path / "elsewhere")
 
 
-def test_more_images_than_memory_holds_are_refused_with_the_remedy(pets, monkeypatch):
-    monkeypatch.setattr(class_folders, "usable_memory", lambda: 3 * 12 * 3 * 16 * 16 - 1)
-    with pytest.raises(ValueError, match=r"12 images of 768 bytes .* lower prepare.image_size"):
-        read(pets)
+def test_images_that_the_temporary_folder_cannot_hold_are_refused_with_the_remedy(pets):
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
+    try:
+        with pytest.raises(ValueError, match=r"images of 1 MiB cannot be kept in .* \(File too large\): set TMPDIR"):
+            read(pets)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
 
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------
