@@ -293,7 +293,7 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
     problems = []
     for option in fields(Prepare):
         value = getattr(prepare, option.name)
-        if option.name != "source" and option.name not in takes and value not in (None, False):
+        if option.name != "source" and option.name not in takes and value is not None and value is not False:
             nothing = "false" if option.name == "download" else "null"
             problems.append(
                 f"prepare.{option.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
