@@ -284,5 +284,5 @@ def test_pixels_outside_their_range_are_refused_by_row(dtype, bad, max_value):
 
 
 def test_more_than_16_bits_are_refused():
-    with pytest.raises(ValueError, match="arrays: the pixel value 65536 stands for 1.0, but 16 bits hold 65535"):
+    with pytest.raises(ValueError, match=r"arrays: the pixel value 65536 stands for 1\.0, but 16 bits hold 65535"):
         prepare(source_of(np.zeros((4, 1, 2, 2)), 65536), "arrays", test_share=0.5, enlarge=None, seed=0)
