@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-PIECE = 1 << 24
+PIECE = 1 << 22
 """Bytes of an array that are in hand at once."""
 
 
