@@ -19,6 +19,7 @@ PICTURES = {
     r"  root: .*": "  root: pictures",
     r"image_size: 32 .*": "image_size: [16, 24]",
     r"channels: 3 .*": "channels: 2",
+    r"  background: .*": "  background: null",
     r"network: resnet20": "network: small_convnet",
     r"method: smoothmix": "method: gaussian",
     r"epochs: 30": "epochs: 3",
