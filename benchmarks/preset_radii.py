@@ -10,7 +10,6 @@ from itertools import accumulate
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from components import params
@@ -19,7 +18,7 @@ from components.certification.preset_radii import certifiable, check_size, decid
 from components.certification.sampling import Sampler, answered
 from components.certification.side_by_side import certify_images
 from components.data.prepared import load_description, load_split
-from components.data.streaming import on_grid
+from components.data.streaming import as_tensor, on_grid
 from components.evaluation.report import text_table
 from components.model import weights
 from components.params import Bound
@@ -78,7 +77,7 @@ def recorded(sigma: float, recipe: params.Params, options: argparse.Namespace) -
     network, card = weights.load(artifacts.model(sigma), use_device(threads=1))
     shape, classes = tuple(card.image_shape), len(card.classes)
     sampler = Sampler(network, sigma, grid=card.grid, image_shape=shape, num_classes=classes, precision=card.precision)
-    pixels = torch.from_numpy(split.images)
+    pixels = as_tensor(split.images)
     indices = range(0, len(split.labels), options.every)
     images = [(index, on_grid(pixels[index], description.max_value, card.grid)) for index in indices]
     sizes, look = [recipe.certify.n0], 0

@@ -19,7 +19,7 @@ from components import params
 from components.certification.classifier import Limits, SmoothedClassifier
 from components.certification.preset_radii import certifiable
 from components.data.prepared import load_description, load_split
-from components.data.streaming import to_unit_interval
+from components.data.streaming import as_tensor, to_unit_interval
 from components.evaluation.report import text_table
 from components.model import weights
 from components.tools.device import use_device
@@ -84,7 +84,7 @@ def load(options: argparse.Namespace) -> tuple[SmoothedClassifier, list[Tensor]]
     classifier = SmoothedClassifier(network, card, limits=Limits(n=options.largest_n, seconds=1e6))
     description, split = load_description(artifacts.DESCRIPTION), load_split(artifacts.TEST_SPLIT)
     drawn = np.random.default_rng(0).integers(len(split.labels), size=(options.requests, options.images))
-    images = to_unit_interval(torch.from_numpy(split.images), description.max_value)
+    images = to_unit_interval(as_tensor(split.images), description.max_value)
     return classifier, [images[torch.from_numpy(indices)] for indices in drawn]
 
 

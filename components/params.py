@@ -24,6 +24,9 @@ from components.parsing import (
     read_yaml,
 )
 
+Side = Annotated[int, Range(least=8, most=1024)]
+PixelValue = Annotated[int, Range(least=0, most=255)]
+
 
 @dataclass(frozen=True)
 class Prepare:
@@ -37,17 +40,30 @@ class Prepare:
     """Share of the images held out for certification, stratified by class; null where the source has a test split."""
     enlarge: Annotated[int, Range(least=1, most=32)] | None = None
     """Each pixel becomes a square of this side (pixel replication)."""
-    image_size: Annotated[int, Range(least=8, most=1024)] | None = None
-    """Side of the square that images of any size are resized and cropped to."""
-    channels: Literal[1, 3] | None = None
-    """1 turns images into grey, 3 into RGB."""
+    image_size: Side | list[Side] | None = None
+    """Side of the square that images of any size are resized and cropped to, or [height, width]."""
+    channels: Literal[1, 2, 3, 4] | None = None
+    """1 turns images into grey, 3 into RGB; 2 and 4 keep the opacity of grey and of RGB images as a channel."""
+    background: PixelValue | list[PixelValue] | None = None
+    """What shows where an image is transparent: a grey value or [red, green, blue], from 0 to 255; null is white."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width that `image_size` stands for."""
+        size = self.image_size or 1
+        return (size[0], size[1]) if isinstance(size, list) else (size, size)
+
+    @property
+    def background_colour(self) -> tuple[int, int, int]:
+        colour = 255 if self.background is None else self.background
+        return (colour[0], colour[1], colour[2]) if isinstance(colour, list) else (colour, colour, colour)
 
 
 SOURCE_OPTIONS = {
     "digits": {"test_share", "enlarge"},
     "mnist": {"root", "download"},
     "cifar10": {"root", "download"},
-    "image_folder": {"root", "test_share", "image_size", "channels"},
+    "image_folder": {"root", "test_share", "image_size", "channels", "background"},
     "imagenet": {"root"},
 }
 """The keys of `prepare` that each source takes; all others must be null, and `download` false."""
@@ -277,7 +293,7 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
     problems = []
     for option in fields(Prepare):
         value = getattr(prepare, option.name)
-        if option.name != "source" and option.name not in takes and value not in (None, False):
+        if option.name != "source" and option.name not in takes and value is not None and value is not False:
             nothing = "false" if option.name == "download" else "null"
             problems.append(
                 f"prepare.{option.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
@@ -290,6 +306,15 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
         for name in sorted(needed)
         if getattr(prepare, name) is None
     ]
+    if isinstance(prepare.image_size, list) and len(prepare.image_size) != 2:
+        problems.append(f"prepare.image_size is {prepare.image_size}: must be one side, or [height, width]")
+    if isinstance(prepare.background, list) and len(prepare.background) != 3:
+        problems.append(f"prepare.background is {prepare.background}: must be a grey value, or [red, green, blue]")
+    if prepare.background is not None and prepare.channels in (2, 4):
+        problems.append(
+            f"prepare.background is {prepare.background}: channels {prepare.channels} keep the opacity, "
+            "so set it to null, or channels to 1 or 3"
+        )
     if prepare.root == "":
         problems.append("prepare.root is '': must be a path, or null")
     return problems
@@ -299,8 +324,8 @@ _NEEDS = {
     "root": "the path of its files",
     "test_share": "the share of the images to hold out",
     "enlarge": "the side of a pixel, 1 for none",
-    "image_size": "the side of the images in pixels",
-    "channels": "1 (grey) or 3 (RGB)",
+    "image_size": "the side of the images in pixels, or [height, width]",
+    "channels": "1 (grey), 3 (RGB), 2 or 4 (these with opacity)",
 }
 
 

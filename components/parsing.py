@@ -135,8 +135,9 @@ def convert(value: Any, kind: Any, key: str, problems: list[str]) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None
-        (kind,) = (arg for arg in args if arg is not NoneType)
-        return convert(value, kind, key, problems)
+        kinds = [arg for arg in args if arg is not NoneType]
+        lists = [kind for kind in kinds if get_origin(kind) is list]  # of several kinds, one is a list
+        return convert(value, lists[0] if lists and isinstance(value, list) else kinds[0], key, problems)
     if origin is Annotated:
         number, allowed = args
         before = len(problems)

@@ -22,7 +22,8 @@ def run(params: Params) -> None:
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}{how_to_get_earlier_data()}") from None
     tests = counted(description.test_images, "test images")
-    print(f"prepared {description.train_images} training and {tests} from {description.origin}")
+    depth = " with 16 bits" if description.max_value > 255 else ""
+    print(f"prepared {description.train_images} training and {tests}{depth} from {description.origin}")
 
 
 def prepare_and_save(params: Params) -> Description:

@@ -14,7 +14,7 @@ from torch import nn
 
 from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
-from components.data.streaming import FileSplit, grid_of, open_split
+from components.data.streaming import FileSplit, as_tensor, grid_of, open_split
 from components.model import networks, weights
 from components.params import Params, Train
 from components.registry.live import LiveHistory
@@ -122,7 +122,7 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
         OSError: a checkpoint could not be written.
     """
     labels = torch.from_numpy(job.split.labels).to(job.device)
-    pixels = job.split if isinstance(job.split, FileSplit) else torch.from_numpy(job.split.images).to(job.device)
+    pixels = job.split if isinstance(job.split, FileSplit) else as_tensor(job.split.images).to(job.device)
     check_data(pixels, labels, classes=job.description.classes, max_value=job.description.max_value)
     steps = fit(
         training,

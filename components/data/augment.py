@@ -17,8 +17,10 @@ def crop_and_flip(pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         flips: bool (B,).
 
     Returns:
-        (B, C, H, W) of the same type, on the same device.
+        (B, C, H, W) of the same type, int32 for uint16, on the same device.
     """
+    if pixels.dtype == torch.uint16:  # of which torch knows little
+        pixels = pixels.int()
     _, channels, height, width = pixels.shape
     rows = offsets[:, :1] + torch.arange(height, device=pixels.device)
     steps = torch.arange(width, device=pixels.device)

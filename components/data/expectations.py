@@ -71,10 +71,11 @@ def label_rules(description: Description) -> list[Rule]:
 
 def pixel_rules(description: Description) -> list[Rule]:
     same: dict[str, list[Any]] = {"value_set": [True]}
+    pixel_type = description.pixel_type
     return [
         Rule("label without an image", "ExpectColumnValuesToBeInSet", "has_image", same),
         Rule(f"image shape is not {description.image_shape}", "ExpectColumnValuesToBeInSet", "shape_agrees", same),
-        Rule("pixels are not uint8", "ExpectColumnValuesToBeInSet", "is_uint8", same),
+        Rule(f"pixels are not {pixel_type}", "ExpectColumnValuesToBeInSet", "type_agrees", same),
         Rule(
             f"pixel above {description.max_value}",
             "ExpectColumnValuesToBeBetween",
@@ -144,7 +145,7 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
             "label": None if label is None else float(label),
             "has_image": image is not None,
             "shape_agrees": image is None or list(image.shape) == description.image_shape,
-            "is_uint8": image is None or image.dtype == np.uint8,
+            "type_agrees": image is None or image.dtype == description.pixel_type,
             "max": None if image is None else float(image.max()),
             "spread": None if image is None else float(image.max()) - float(image.min()),
             "digest": None if image is None else hashlib.sha256(np.ascontiguousarray(image).data).hexdigest(),

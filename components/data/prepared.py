@@ -1,13 +1,15 @@
-"""Prepared data: uint8 images and integer labels per split, and a description that travels with them.
+"""Prepared data: whole pixels and integer labels per split, and a description that travels with them.
 
-Pixels stay integers on disk and in memory; `pixels / max_value` is the image in [0, 1] that noise is added to. Images
-too large for memory stay in their files, and the split is a manifest of them.
+Pixels stay integers on disk and in memory, uint8 or, with a `max_value` above 255, uint16; `pixels / max_value` is the
+image in [0, 1] that noise is added to. Arrays are made and read on disk, a piece at a time. Images too many for that
+stay in their files, and the split is a manifest of them.
 """
 
 import hashlib
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +18,10 @@ from components.data.manifest import Manifest, load_manifest
 from components.data.sources.source import FileSource, Source
 from components.tools.files import read_record, write_json
 from components.tools.hashing import hash_value
+from components.tools.scratch import pieces, scratch_array
 from components.tools.wording import counted
 
+MOST_VALUE = 65535
 PATHS = "paths.txt"
 """Written beside a split's arrays if its images come from files: one path per line."""
 
@@ -42,6 +46,11 @@ class Description:
     test_sha256: str
 
     @property
+    def pixel_type(self) -> str:
+        """numpy's name of it."""
+        return "uint8" if self.max_value <= 255 else "uint16"
+
+    @property
     def sha256(self) -> str:
         """The dataset's identity."""
         return hash_value(asdict(self))
@@ -50,7 +59,7 @@ class Description:
 @dataclass(frozen=True)
 class Split:
     images: np.ndarray
-    """uint8 (N, C, H, W)."""
+    """uint8 or uint16 (N, C, H, W); one that was loaded lies on disk, and cannot be written to."""
     labels: np.ndarray
     """int64 (N,)."""
     paths: list[str] | None = None
@@ -60,8 +69,8 @@ class Split:
         return len(self.labels)
 
     def image(self, i: int) -> np.ndarray:
-        """uint8 (C, H, W)."""
-        return self.images[i]
+        """uint8 or uint16 (C, H, W), a copy."""
+        return np.array(self.images[i])
 
     @property
     def sha256(self) -> str:
@@ -81,16 +90,17 @@ def prepare(
     source has already decoded each of them.
 
     Raises:
-        ValueError: naming the first images that are not finite, not whole or outside [0, max_value].
+        ValueError: naming the first images that are not finite, not whole or outside [0, max_value], or a max_value
+            beyond 16 bits.
     """
     if isinstance(source, FileSource):
         return source.train, source.test, _describe(source, name, source.train, source.test, source.image_shape, 255)
     images, labels = whole_pixels(source.images, source.max_value, name), source.labels.astype(np.int64)
     if source.test:
         test_images, test_labels = source.test
-        train = Split(_enlarged(images, enlarge), labels, source.paths)
+        train = Split(_chosen_images(images, None, enlarge), labels, source.paths)
         test = Split(
-            _enlarged(whole_pixels(test_images, source.max_value, f"{name} (test)"), enlarge),
+            _chosen_images(whole_pixels(test_images, source.max_value, f"{name} (test)"), None, enlarge),
             test_labels.astype(np.int64),
             source.test_paths,
         )
@@ -98,7 +108,7 @@ def prepare(
         assert test_share, "a source without a test split is split"
         is_test = draw_test_images(labels, test_share, seed)
         train, test = (
-            Split(_enlarged(images[chosen], enlarge), labels[chosen], _chosen(source.paths, chosen))
+            Split(_chosen_images(images, chosen, enlarge), labels[chosen], _chosen(source.paths, chosen))
             for chosen in (~is_test, is_test)
         )
     return train, test, _describe(source, name, train, test, list(train.images.shape[1:]), source.max_value)
@@ -128,15 +138,24 @@ def _describe(
 
 
 def whole_pixels(pixels: np.ndarray, max_value: int, name: str) -> np.ndarray:
-    """The pixels as uint8; raises ValueError as `prepare` does."""
-    if pixels.dtype != np.uint8:
-        rows = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
-        _raise_for_rows(rows, f"{name}: pixels that are not finite")
-        rows = np.flatnonzero(~((pixels == np.round(pixels)) & (pixels >= 0)).all(axis=(1, 2, 3)))
-        _raise_for_rows(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
-    rows = np.flatnonzero((pixels > max_value).any(axis=(1, 2, 3)))
-    _raise_for_rows(rows, f"{name}: pixels that are not whole numbers in [0, {max_value}]")
-    return np.ascontiguousarray(pixels, dtype=np.uint8)
+    """The pixels as uint8 or uint16, the smaller that holds `max_value`; raises ValueError as `prepare` does."""
+    if max_value > MOST_VALUE:
+        raise ValueError(f"{name}: the pixel value {max_value} stands for 1.0, but 16 bits hold {MOST_VALUE} at most")
+    dtype = np.uint8 if max_value <= 255 else np.uint16
+    whole = pixels if pixels.dtype == dtype else scratch_array(pixels.shape, dtype)
+    not_finite, not_whole = (np.zeros(len(pixels), dtype=bool) for _ in range(2))
+    for rows in pieces(pixels):
+        piece = pixels[rows]
+        good = np.isfinite(piece)
+        not_finite[rows] = ~good.all(axis=(1, 2, 3))
+        good &= (piece >= 0) & (piece <= max_value)
+        if pixels.dtype != dtype:
+            good &= piece == np.round(piece)
+            whole[rows] = np.where(good, piece, 0)
+        not_whole[rows] = ~good.all(axis=(1, 2, 3))
+    _raise_for_rows(np.flatnonzero(not_finite), f"{name}: pixels that are not finite")
+    _raise_for_rows(np.flatnonzero(not_whole), f"{name}: pixels that are not whole numbers in [0, {max_value}]")
+    return whole
 
 
 def draw_test_images(labels: np.ndarray, test_share: float, seed: int) -> np.ndarray:
@@ -153,9 +172,17 @@ def _chosen(paths: list[str] | None, chosen: np.ndarray) -> list[str] | None:
     return None if paths is None else list(compress(paths, chosen))
 
 
-def _enlarged(images: np.ndarray, enlarge: int | None) -> np.ndarray:
-    """Each pixel as a square of side `enlarge`."""
-    return images.repeat(enlarge, axis=2).repeat(enlarge, axis=3) if enlarge and enlarge > 1 else images
+def _chosen_images(images: np.ndarray, chosen: np.ndarray | None, enlarge: int | None) -> np.ndarray:
+    """The chosen ones of the images, or all, each pixel as a square of side `enlarge`."""
+    side = enlarge or 1
+    if chosen is None and side == 1:
+        return images
+    rows = np.arange(len(images)) if chosen is None else np.flatnonzero(chosen)
+    _, channels, height, width = images.shape
+    found = scratch_array((len(rows), channels, height * side, width * side), images.dtype)
+    for piece in pieces(found):
+        found[piece] = images[rows[piece]].repeat(side, axis=2).repeat(side, axis=3)
+    return found
 
 
 def _raise_for_rows(rows: np.ndarray, what: str) -> None:
@@ -177,18 +204,21 @@ def save_split(split: Split | Manifest, folder: Path) -> None:
 
 def load_split(folder: Path) -> Split:
     """Raises ValueError if an array is missing, truncated or not an array, or the list of image files does not fit."""
-    arrays = []
-    for name in ("images.npy", "labels.npy"):
-        try:
-            arrays.append(np.load(folder / name, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{folder / name} cannot be read ({error}): run the prepare stage again") from None
-    images, labels = arrays
+    images = _load_array(folder / "images.npy", mmap_mode="r")
+    labels = _load_array(folder / "labels.npy")
     split = Split(images, labels, _load_paths(folder / PATHS))
     if split.paths is not None and len(split.paths) != len(split):
         names = f"{counted(len(split.paths), 'files')} for {counted(len(split), 'images')}"
         raise ValueError(f"{folder / PATHS} names {names}: run the prepare stage again")
     return split
+
+
+def _load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): run the prepare stage again") from None
+    return array
 
 
 def _load_paths(path: Path) -> list[str] | None:

@@ -4,14 +4,17 @@
 
     len(split)          how many images
     split.labels        int64 (N,)
-    split.image(i)      uint8 (C, H, W): the image that is certified
+    split.image(i)      uint8 or uint16 (C, H, W): the image that is certified
     split.sha256        identity of pixels or files, and labels
 
-so certification needs nothing else. Training reads all of `Split.images` at once, and files through a `DataLoader` over
-a `TrainingView`, one per epoch.
+so certification needs nothing else. Training reads rows of `Split.images`, and files through a `DataLoader` over a
+`TrainingView`, one per epoch.
+
+Torch knows little of uint16: tensors of it are stored, indexed and converted, and nothing else.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,23 @@ from components.data.prepared import Split, load_split_or_manifest
 from components.tools.hashing import derive_seed
 
 
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """The array's own memory or file as a tensor, which must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
+
+
 def to_unit_interval(pixels: Tensor, max_value: int) -> Tensor:
     """Integer pixels as float32 in [0, 1]: `max_value` stands for 1.0."""
     return pixels.float() / max_value
 
 
 def grid_of(max_value: int) -> int:
-    """Steps from 0 to 1 of the grid of certified images: as fine as that of 8 bits, and all pixels lie on it."""
+    """Steps from 0 to 1 of the grid of certified images: as fine as that of 8 bits, and all pixels lie on it.
+
+    65535 for 16 bits.
+    """
     return max_value * -(-255 // max_value)
 
 
@@ -50,7 +63,7 @@ def on_grid(pixels: Tensor, max_value: int, grid: int) -> Tensor:
 
 
 CROP = 224
-SHORTER_SIDE = 256
+CROPS, SIDES = (CROP, CROP), (256, 256)
 AREA = (0.08, 1.0)
 """Share of the image that a random crop covers."""
 ASPECT = (3 / 4, 4 / 3)
@@ -83,7 +96,7 @@ class FileSplit:
         Raises:
             ValueError: naming the file that is missing, unreadable or not the one that was prepared.
         """
-        return image_files.to_array(image_files.resize_and_crop(self._decode(i), SHORTER_SIDE, CROP))
+        return image_files.to_array(image_files.resize_and_crop(self._decode(i), SIDES, CROPS))
 
     def training_image(self, i: int, *, seed: int, epoch: int) -> np.ndarray:
         """A training view, uint8 (3, 224, 224): random resized crop and flip, a function of (seed, epoch, i) alone.

@@ -1,5 +1,6 @@
 """Checks of the data before a training's first step."""
 
+import torch
 from torch import Tensor
 
 from components.data.streaming import FileSplit
@@ -10,7 +11,7 @@ def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str]
     """Refuse data from which a training would silently learn nonsense.
 
     Args:
-        pixels: uint8 (N, C, H, W), or files, which are checked as they are decoded.
+        pixels: uint8 or uint16 (N, C, H, W), or files, which are checked as they are decoded.
         labels: int64 (N,).
 
     Raises:
@@ -30,9 +31,12 @@ def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str]
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise ValueError(f"no training image is of class {empty[0]!r}: drop the class or lower prepare.test_share")
-    if isinstance(pixels, Tensor) and len(pixels) and int(pixels.max()) > max_value:
-        row = int((pixels.flatten(1).amax(1) > max_value).nonzero()[0])
+    if isinstance(pixels, FileSplit) or not len(pixels):
+        return
+    largest = torch.stack([image.int().max() for image in pixels])  # one at a time: all may be more than memory
+    if len(above := (largest > max_value).nonzero()):
+        row = int(above[0])
         raise ValueError(
-            f"training image {row} has the pixel value {int(pixels[row].max())}, above {max_value} which stands for "
+            f"training image {row} has the pixel value {int(largest[row])}, above {max_value} which stands for "
             "1.0: mend the source and run the prepare stage again"
         )

@@ -13,6 +13,7 @@ from components.certification.noise.discrete_normal import DiscreteNormal, cells
 from components.certification.noise.reference import integer_noise
 
 CASES = [(0.12, 255), (0.25, 255), (0.5, 4080), (1.0, 256), (1.4, 255), (0.1, 16), (0.125, 16)]
+CASES += [(0.25, 65535), (1.0, 65535)]  # 16-bit images
 ALL = 2**64
 
 
@@ -91,6 +92,11 @@ def test_a_sigma_that_the_arithmetic_does_not_hold_is_refused(monkeypatch):
         discrete_normal(1e6, 255)
 
 
+def test_16_bits_leave_room_for_every_sigma_in_use():
+    """The noise of eight sigma on top of the largest pixel, in float32's whole numbers."""
+    assert (discrete_normal(1.0, 65535).reach + 1) * 28 + 65535 < module.LARGEST_SUM
+
+
 def test_the_largest_sum_is_exact_in_float32():
     sums = np.arange(module.LARGEST_SUM - 5, module.LARGEST_SUM + 2)
     assert (sums.astype(np.float32).astype(np.int64) == sums).tolist() == [True] * 6 + [False]
@@ -150,7 +156,7 @@ def test_the_guide_leaves_one_edge_to_compare_with(sigma, grid):
 
 def test_cells_are_intervals():
     words = np.unique(np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint32))
-    for resolution in (0, 5, 13):
+    for resolution in (0, 5, 13, 16):
         cells = cells_of(words, resolution)
         assert cells.max() < 64 << resolution
         place = upwards(np.arange(64 << resolution))[cells]

@@ -143,7 +143,7 @@ def test_images_off_the_grid_do_not_reach_the_sampler():
     assert losses == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("grid", [255, 256])
+@pytest.mark.parametrize("grid", [255, 256, 65535])
 def test_the_same_network_gets_honest_certificates_on_the_grid(grid):
     network = lowest_bit_network(LEAST)
     images = [torch.full(SHAPE, k, dtype=torch.int32) for k in (grid // 2, grid // 2 + 1)]
@@ -215,7 +215,7 @@ def neighbours(value, ulps):
     return float(np.clip(found, 0, 1))
 
 
-@pytest.mark.parametrize("grid", [16, 255, 256, 4080])
+@pytest.mark.parametrize("grid", [16, 255, 256, 4080, 65535])
 def test_neighbouring_floats_are_one_image_of_the_grid(grid):
     for k in (0, 1, grid // 3, grid // 2, grid - 1, grid):
         around = [neighbours(k / grid, ulps) for ulps in (-1, 0, 1)] + [float(np.float32(k) * np.float32(1 / grid))]

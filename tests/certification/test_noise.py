@@ -201,7 +201,7 @@ def test_the_network_sees_a_function_of_the_sum_alone():
         assert bits.setdefault(total, value) == value
 
 
-@pytest.mark.parametrize("grid", [16, 255, 256, 4080])
+@pytest.mark.parametrize("grid", [16, 255, 256, 4080, 65535])
 def test_sums_are_scaled_with_one_rounding_and_a_pixel_is_close_to_what_the_network_was_trained_on(grid):
     sums = np.arange(-10 * grid, 11 * grid)
     seen = on_unit_scale(sums, grid)

@@ -51,6 +51,7 @@ def interpreted(tmp_path_factory):
     pytest.importorskip("triton", reason="Triton is not installed: the GPU's kernel stays untested")
     cases = [(key, discrete_normal(0.125, 16)) for key in KEYS]
     cases += [(key, discrete_normal(0.5, 255)) for key in KEYS[:5]]
+    cases += [(KEYS[0], discrete_normal(0.25, 65535))]
     cases += [(key, edges_at_draws(key[:3], 2, key[3])) for key in KEYS]
     lost = (LOST["seed"], LOST["index"], LOST["start"], LOST_VALUES)
     cases += [(lost, losing(low)) for low in (LOST_LOW - 1, LOST_LOW, LOST_LOW + 1)]

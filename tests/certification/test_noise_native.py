@@ -31,7 +31,7 @@ def expected_of(image, normal, seed, index, start, stop):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize(("sigma", "grid"), [(0.12, 255), (0.1, 16), (1.0, 4080)])
+@pytest.mark.parametrize(("sigma", "grid"), [(0.12, 255), (0.1, 16), (1.0, 4080), (0.25, 65535)])
 def test_noisy_copies_are_the_reference_s_bit_for_bit(shape, key, sigma, grid):
     seed, index, start = key
     image = torch.randint(grid + 1, shape, generator=torch.Generator().manual_seed(0), dtype=torch.int32)

@@ -34,6 +34,24 @@ def test_eight_bit_images_lie_on_the_grid_however_they_became_floats(as_float):
         assert losses == [0.0] * 4
 
 
+@pytest.mark.parametrize(
+    "as_float",
+    [
+        lambda pixels: pixels.float() / 65535,
+        lambda pixels: pixels.float() * (1 / 65535),
+        lambda pixels: (pixels.double() / 65535).float(),
+        lambda pixels: torch.from_numpy(pixels.numpy() * np.float32(1 / 65535)),
+        lambda pixels: torch.from_numpy(np.array(np.round(pixels.numpy() / 65535, 8), dtype=np.float32)),
+    ],
+    ids=["divided", "multiplied", "from float64", "by numpy", "eight decimals of JSON"],
+)
+def test_every_16_bit_value_lies_on_the_grid_however_it_became_a_float(as_float):
+    pixels = torch.arange(65536, dtype=torch.int32).view(1, 1, 256, 256)
+    steps, losses = on_grid(as_float(pixels), 65535)
+    assert torch.equal(steps, pixels)
+    assert losses == [0.0]
+
+
 def test_the_digits_pixels_lie_on_their_grid():
     pixels = torch.arange(17).view(1, 1, 1, 17)
     steps, losses = on_grid(pixels.float() / 16, 256)

@@ -41,3 +41,11 @@ def test_channels_last_images_give_the_same_views():
     offsets, flips = torch.tensor([[0, 8], [8, 0], [3, 4], [5, 5]]), torch.tensor([True, False, True, False])
     other = pixels.to(memory_format=torch.channels_last)
     assert torch.equal(crop_and_flip(other, offsets, flips), crop_and_flip(pixels, offsets, flips))
+
+
+def test_pixels_of_16_bits_are_cropped_as_they_are():
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 2, 6, 9), dtype=np.uint16)
+    offsets, flips = torch.full((5, 2), 1), torch.tensor([True, False] * 2 + [True])
+    views = crop_and_flip(torch.from_numpy(pixels), offsets, flips)
+    assert views.dtype == torch.int32
+    assert np.array_equal(views.numpy(), looped(pixels, offsets.numpy(), flips.numpy()))

@@ -1,6 +1,7 @@
 """Folders of own images, and ImageNet's, as sources: what is read, and what is refused by name."""
 
 import os
+import resource
 import shutil
 import struct
 import zlib
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from components.data.prepared import prepare
-from components.data.sources import FileSource, class_folders, imagenet
+from components.data.sources import FileSource, imagenet
 from tests.support.image_folders import gradient, read, save
 
 RNG = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def test_a_folder_with_a_test_split_keeps_it(pets, tmp_path):
         read(pets, test_share=None)
 
 
-def test_images_of_every_kind_become_squares_of_8_bits(tmp_path):
+def test_images_of_every_kind_become_squares_of_the_depth_of_the_deepest(tmp_path):
     """Each a gradient whose value at a place is known, read back within a JPEG's or a rounding's error."""
     pixels = gradient(64, 32)
     grey = pixels[..., 0]
@@ -57,17 +58,17 @@ def test_images_of_every_kind_become_squares_of_8_bits(tmp_path):
     save(folder / "b/deep.tif", (grey.astype(np.uint16) * 257), "I;16")
     save(folder / "b/one.bmp", grey, "1")
     rgb = read(folder)
-    assert rgb.images.shape == (8, 3, 16, 16)
+    assert (rgb.images.shape, rgb.images.dtype, rgb.max_value) == ((8, 3, 16, 16), np.uint16, 65535)
     # the central 32x32, two to one; resizing before cropping sees a little further at the edges
     expected = np.asarray(Image.fromarray(pixels[:, 16:48]).resize((16, 16), Image.Resampling.BILINEAR))
     names = [path.name for name in "ab" for path in sorted((folder / name).iterdir())]
-    found = dict(zip(names, rgb.images.astype(int), strict=True))
+    found = dict(zip(names, rgb.images / 257, strict=True))
     for name, tolerance in {"rgb.png": 1, "rgba.png": 1, "cmyk.jpg": 12, "palette.gif": 40}.items():
         assert np.abs(found[name] - expected.transpose(2, 0, 1)).max() <= tolerance, name
     for name in ("grey.png", "deep.png", "deep.tif"):
         assert np.abs(found[name] - expected[..., 0]).max() <= 1, name
     assert read(folder, channels=1).images.shape == (8, 1, 16, 16)
-    grey_images = dict(zip(names, read(folder, channels=1).images.astype(int), strict=True))
+    grey_images = dict(zip(names, read(folder, channels=1).images / 257, strict=True))
     assert np.abs(grey_images["deep.png"] - expected[..., 0]).max() <= 1
 
 
@@ -154,10 +155,14 @@ def test_classes_must_be_at_least_two_and_the_same_in_both_splits(pets, tmp_path
         read(tmp_path / "elsewhere")
 
 
-def test_more_images_than_memory_holds_are_refused_with_the_remedy(pets, monkeypatch):
-    monkeypatch.setattr(class_folders, "usable_memory", lambda: 3 * 12 * 3 * 16 * 16 - 1)
-    with pytest.raises(ValueError, match=r"12 images of 768 bytes .* lower prepare.image_size"):
-        read(pets)
+def test_images_that_the_temporary_folder_cannot_hold_are_refused_with_the_remedy(pets):
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
+    try:
+        with pytest.raises(ValueError, match=r"images of 1 MiB cannot be kept in .* \(File too large\): set TMPDIR"):
+            read(pets)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
 
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------

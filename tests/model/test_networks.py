@@ -11,7 +11,7 @@ from components.tools.files import write_json
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 28, 28), (3, 32, 32)])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 28, 28), (3, 32, 32), (2, 16, 24), (4, 44, 32), (7, 32, 20)])
 def test_every_network_gives_logits_per_image_and_passes_gradients(name, shape):
     network = networks.build(name, shape, 7)
     logits = network(torch.rand(2, *shape))

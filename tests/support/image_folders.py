@@ -1,11 +1,13 @@
 """Folders of images, one folder per class, as a source reads them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from components.data.sources import image_folder
+from components.data.sources import SOURCES
+from components.params import Prepare
 
 RNG = np.random.default_rng(0)
 
@@ -23,5 +25,6 @@ def save(path: Path, pixels: np.ndarray, mode: str = "RGB", **options: object) -
     return path
 
 
-def read(folder, **options):
-    return image_folder(folder, **({"test_share": 0.25, "image_size": 16, "channels": 3} | options))
+def read(folder, *, test_share=0.25, image_size=16, channels=3, background=None):
+    settings = Prepare("image_folder", image_size=image_size, channels=channels, background=background)
+    return SOURCES["image_folder"](replace(settings, test_share=test_share), folder)

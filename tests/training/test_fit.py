@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -281,3 +282,11 @@ def test_training_learns_to_tell_noisy_images_apart(settings):
     epochs = train(network, (pixels, labels), replace(settings, epochs=8))
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].noisy_accuracy > 0.95
+
+
+def test_a_value_of_16_bits_above_what_stands_for_one_is_refused():
+    pixels = torch.from_numpy(np.full((4, 1, 2, 2), 4095, dtype=np.uint16))
+    labels = torch.tensor([0, 1, 0, 1])
+    check_data(pixels, labels, classes=["a", "b"], max_value=4095)
+    with pytest.raises(ValueError, match="training image 0 has the pixel value 4095, above 4000"):
+        check_data(pixels, labels, classes=["a", "b"], max_value=4000)

@@ -10,6 +10,9 @@ suffices to draw the integer i = grid * q(noise), of probability
 
 to add it to the integer image, and to convert the sum once (Voracek and Hein 2023). Nothing else about x reaches F.
 
+Any grid will do whose sums float32 holds: that of 16-bit images, 65535, up to a sigma of 29. A table has some 16 bins
+per step of grid * sigma: there, 8 MiB and 3 seconds per unit of sigma.
+
 Drawn is a uniform integer U below 2**64, and the bin that it falls into is i: bin i has floor(P(i) 2**64) of the 2**64
 integers, never more than its true share. What all bins leave over, some 1e-15 of a value, is "lost": such a sample
 counts for nobody where hits are bounded from below, and for the rival where they are bounded from above. That is sound:
@@ -36,8 +39,9 @@ FARTHEST = 10
 """Standard deviations beyond which no bin has one of the 2**64 integers."""
 LARGEST_SUM = 1 << 24
 """Integers up to here are exact in float32."""
-LARGEST_RESOLUTION = 13
-"""Of a guide: its 8 bytes a cell then take 4 MiB, of which few are ever read."""
+LARGEST_RESOLUTION = 16
+"""Of a guide: its 8 bytes a cell then take 32 MiB, of which few are ever read. Each bin of 16-bit images has a cell of
+its own up to a sigma of 1; beyond it, more and more draws are searched for, which takes ten times as long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,8 @@ class DiscreteNormal:
         """The smallest at which no cell has several different tops, where there is one: hardly a draw then meets a cell
         with several, as tops are equal only at the ends."""
         tops = np.unique(self.tops)
-        fine = (r for r in range(LARGEST_RESOLUTION) if len(np.unique(cells_of(tops, r))) == len(tops))
+        enough = (len(tops) // 64).bit_length() - 1  # cells for all of them, or nearly
+        fine = (r for r in range(max(0, enough), LARGEST_RESOLUTION) if len(np.unique(cells_of(tops, r))) == len(tops))
         return next(fine, LARGEST_RESOLUTION)
 
     @functools.cached_property

@@ -4,19 +4,19 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from components.data import image_files
-from components.data.image_files import ImageFileError
+from components.data.image_files import Form, ImageFileError
 from components.data.manifest import Manifest
 from components.data.sources.archive import open_folder
-from components.data.sources.memory import usable_memory
 from components.data.sources.source import FileSource, Source
 from components.data.sources.visible import visible
 from components.tools.progress import Progress
+from components.tools.scratch import scratch_array
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET_SHAPE = [3, 224, 224]
@@ -38,21 +38,19 @@ class Listing:
     """int64 (N,)."""
 
 
-def image_folder(root: Path, *, test_share: float | None, image_size: int | None, channels: int | None) -> Source:
+def image_folder(root: Path, *, test_share: float | None, form: Form) -> Source:
     """Own images: `root`/train/<class>/* and `root`/test/<class>/*, or `root`/<class>/* to be split; or an archive.
 
-    Each image is turned upright, its shorter side resized to `image_size` and the central square cut out. White shows
-    through where it is transparent. Names that start with a dot and the like are skipped (see `is_skipped`).
+    Each image is turned upright, resized until it covers the size of `form`, and its centre cut out. Names that start
+    with a dot and the like are skipped (see `is_skipped`).
 
     Args:
         test_share: None where the folder has a test split of its own.
-        channels: 1 for grey, 3 for RGB.
+        form: what images are brought to; the bits are those of the deepest image.
 
     Raises:
         ValueError: naming every file that cannot be used, or an option that does not go with the folder.
     """
-    assert image_size
-    assert channels
     with open_folder(root) as folder:
         has_test = has_test_split(folder, root)
         if has_test and test_share is not None:
@@ -62,18 +60,18 @@ def image_folder(root: Path, *, test_share: float | None, image_size: int | None
         if not has_test and test_share is None:
             raise ValueError(f"prepare.test_share is null: {root} has no folders train and test, so give the share")
         listings, problems = list_splits(folder, ["train", "test"] if has_test else [""], root)
-        check_memory(sum(len(listing.paths) for listing in listings), channels * image_size**2)
+        form = replace(form, bits=deepest(folder, [path for listing in listings for path in listing.paths]))
         images = []
         for listing in listings:
-            array = np.empty((len(listing.paths), channels, image_size, image_size), dtype=np.uint8)
-            problems += decode_into(array, folder, listing.paths)
+            array = scratch_array((len(listing.paths), *form.shape), form.dtype)
+            problems += decode_into(array, folder, listing.paths, form)
             images.append(array)
         raise_for_files(root, problems)
     return Source(
         images=images[0],
         labels=listings[0].labels,
         classes=listings[0].classes,
-        max_value=255,
+        max_value=form.max_value,
         origin="image folder",
         paths=listings[0].paths,
         test=(images[1], listings[1].labels) if has_test else None,
@@ -176,23 +174,16 @@ def name_problem(name: str) -> str | None:
     return "a name with a line break or another control character: rename it" if "Cc" in kinds else None
 
 
-def check_memory(num_images: int, bytes_per_image: int) -> None:
-    """Raise ValueError if the arrays do not fit into memory; splitting copies them."""
-    memory = usable_memory()
-    if 3 * num_images * bytes_per_image > memory:
-        raise ValueError(
-            f"{num_images} images of {bytes_per_image} bytes are more than a third of the {memory >> 20} MiB of memory "
-            "that this process may use: lower prepare.image_size, or use the source imagenet, which decodes on the fly"
-        )
+def deepest(folder: Path, paths: list[str]) -> int:
+    """The bits of the deepest image of `paths`, 8 or 16; headers alone are read."""
+    return max((image_files.bits_of(folder / path) for path in paths), default=8)
 
 
-def decode_into(array: np.ndarray, folder: Path, paths: list[str]) -> list[str]:
-    """Fill uint8 (N, C, S, S) with the images of `paths`; return the unusable files with reasons."""
-    channels, size = array.shape[1:3]
+def decode_into(array: np.ndarray, folder: Path, paths: list[str], form: Form) -> list[str]:
+    """Fill (N, C, H, W) with the images of `paths`; return the unusable files with reasons."""
 
     def use(i: int, data: bytes) -> None:
-        image = image_files.decode(data, channels)
-        array[i] = image_files.to_array(image_files.resize_and_crop(image, size, size))
+        array[i] = image_files.read_picture(data, form)
 
     return _for_each_file(folder, paths, use)
 
