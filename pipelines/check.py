@@ -2,6 +2,7 @@
 
 from components.model import networks
 from components.params import Params, Prepare
+from components.training.checks import check_method
 from pipelines.cli import run_stage
 
 
@@ -17,8 +18,16 @@ def image_shape(prepare: Prepare) -> tuple[int, int, int]:
     return channels, side, side
 
 
+def num_classes(prepare: Prepare) -> int | None:
+    """The number of classes that a source will give; None where only its files say it."""
+    return {"digits": 10, "mnist": 10, "cifar10": 10, "imagenet": 1000}.get(prepare.source)
+
+
 def run(params: Params) -> None:
-    networks.check_fit(params.train.network, image_shape(params.prepare))
+    shape, classes = image_shape(params.prepare), num_classes(params.prepare)
+    networks.check_fit(params.train.network, shape, classes)
+    for sigma in params.sigmas:
+        check_method(params.train_at(sigma), sigma, shape, classes or 2)
     levels = ", ".join(params.noise_levels)
     print(
         f"params.yaml is fine: models {params.register.name}-sigma-..., {params.train.network} trained by "
