@@ -36,7 +36,7 @@ from components.tools.files import write_text
 from components.tools.hashing import hash_file
 from components.tools.provenance import provenance
 from components.training.fit import Training, fit, make_optimizer
-from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
+from components.training.objectives import OBJECTIVES, method_of
 
 RECIPE = Path(__file__).parents[1] / "recipes/imagenet.yaml"
 SHAPE, CLASSES, TRAINING_IMAGES = (3, 224, 224), 1000, 1_281_167
@@ -113,7 +113,7 @@ def trained_per_s(settings: params.Train, sigma: float, turns: int, device: torc
     network = networks.build("resnet50", SHAPE, CLASSES, MEAN, STD).to(device)
     training = Training(network, make_optimizer(network, settings))
     steps = fit(training, pixels, labels, max_value=255, sigma=sigma, settings=settings, seed=0)
-    per_turn = STEPS_PER_BATCH[settings.method](settings)
+    per_turn = method_of(settings).steps_per_batch
     seconds = [timed(lambda: sum(islice(steps, per_turn)), device) for _ in range(turns + 1)]
     return settings.batch_size / statistics.median(seconds[1:])  # the first one warms up
 

@@ -1,7 +1,11 @@
-"""The training methods' own hyper-parameters. Their defaults are the settings published for CIFAR-10."""
+"""The training methods' own hyper-parameters. Their defaults are the settings published for CIFAR-10.
+
+A class with `splits_batch` belongs to a method that splits a loaded batch into `num_noises` groups, each one optimiser
+step; the other methods use it whole.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from components.parsing import Count, NonNegative, Positive, Range
 
@@ -9,6 +13,8 @@ from components.parsing import Count, NonNegative, Positive, Range
 @dataclass(frozen=True)
 class SmoothMix:
     """Jeong et al., NeurIPS 2021."""
+
+    splits_batch: ClassVar = True
 
     num_noises: Count = 2
     """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
@@ -35,6 +41,8 @@ class Stability:
 @dataclass(frozen=True)
 class SmoothAdv:
     """Salman et al., NeurIPS 2019, with their attack by projected gradient descent."""
+
+    splits_batch: ClassVar = True
 
     num_noises: Count = 8
     """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
@@ -64,13 +72,11 @@ class Macer:
 class Consistency:
     """Jeong & Shin, NeurIPS 2020."""
 
+    splits_batch: ClassVar = True
+
     num_noises: Count = 2
     """m: noises per image, and the number of optimiser steps that a loaded batch is split into."""
     weight: NonNegative = 10.0
     """lambda: weight of the divergence of the prediction under each noise from their mean."""
     entropy_weight: NonNegative = 0.5
     """eta: weight of the entropy of the mean prediction."""
-
-
-SPLITTING_METHODS = ("smoothmix", "smoothadv", "consistency")
-"""The methods that split a loaded batch into `num_noises` groups, each one optimiser step; the others use it whole."""

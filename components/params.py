@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from components.methods import SPLITTING_METHODS, Consistency, Macer, SmoothAdv, SmoothMix, Stability
+from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
 from components.parsing import (
     Count,
     NonNegative,
@@ -75,10 +75,40 @@ class Validate:
     """Smallest allowed share of a class in its split, relative to a perfectly balanced split."""
 
 
+@dataclass(frozen=True)
+class Names:
+    """The names that a string may be, and the pattern of all others that it may be."""
+
+    names: tuple[str, ...]
+    pattern: str
+    others: str
+    """The pattern in words."""
+
+    def __contains__(self, value: str) -> bool:
+        return value in self.names or re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}, or {self.others}"
+
+
+OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
+"""The form of a dotted name: `my_package.my_module:function`."""
+METHODS = Names(
+    ("smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"),
+    OWN,
+    "package.module:function for one of your own (docs/own-method.md)",
+)
+NETWORKS = Names(
+    ("small_convnet", "lenet", "resnet20", "resnet110", "resnet50"),
+    rf"{OWN}|(torchvision|timm):[\w.-]+",
+    "torchvision:NAME, timm:NAME, or package.module:function for one of your own (docs/own-network.md)",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    method: Literal["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"] = "smoothmix"
-    network: Literal["small_convnet", "lenet", "resnet20", "resnet110", "resnet50"]
+    method: Annotated[str, METHODS] = "smoothmix"
+    network: Annotated[str, NETWORKS]
     epochs: Count
     batch_size: Count = 256
     learning_rate: Positive = 0.1
@@ -102,23 +132,38 @@ class Train:
     smoothadv: SmoothAdv = field(default_factory=SmoothAdv)
     macer: Macer = field(default_factory=Macer)
     consistency: Consistency = field(default_factory=Consistency)
+    own_method: dict[str, Any] = field(default_factory=dict)
+    """The hyper-parameters of a method of your own, as they are written; the dataclass beside it checks them."""
+
+    @property
+    def section(self) -> str:
+        """The name of the selected method's section."""
+        return self.method if self.method in METHODS.names else OWN_METHOD
 
     @property
     def hyperparameters(self) -> Any:
         """The section of the selected method; None for gaussian, which has no hyper-parameters."""
-        return getattr(self, self.method, None)
+        return getattr(self, self.section, None)
+
+    @property
+    def brought(self) -> dict[str, str]:
+        """The names of network and method, those that are not ours: what they stand for is no part of this project."""
+        chosen = {"network": (self.network, NETWORKS), "method": (self.method, METHODS)}
+        return {field: name for field, (name, ours) in chosen.items() if name not in ours.names}
 
     @property
     def facts(self) -> dict[str, Any]:
         """The parameters that a training depends on, flat; of the methods, only the selected one's hyper-parameters."""
         values = asdict(self)
-        sections = {name: values.pop(name) for name in METHOD_SECTIONS}
-        own = sections.get(self.method, {}).items()
-        return values | {f"{self.method}.{name}": value for name, value in own}
+        sections = {name: values.pop(name) for name in (*METHOD_SECTIONS, OWN_METHOD)}
+        own = sections.get(self.section, {}).items()
+        return values | {f"{self.section}.{name}": value for name, value in own}
 
 
 METHOD_SECTIONS = {name: hint for name, hint in get_type_hints(Train).items() if is_dataclass(hint)}
 """The classes of the methods' hyper-parameters, by the method's name."""
+OWN_METHOD = "own_method"
+"""The section of a method of the user's own."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +260,12 @@ class Params:
 
     def train_at(self, sigma: float) -> Train:
         """The training parameters at one noise level: the level's own hyper-parameters over the method's."""
-        method = self.train.method
-        level = self.noise_levels[level_key(sigma)].get(method)
-        return replace(self.train, **{method: replace(self.train.hyperparameters, **level)}) if level else self.train
+        section, common = self.train.section, self.train.hyperparameters
+        level = self.noise_levels[level_key(sigma)].get(section)
+        if not level:
+            return self.train
+        own = common | level if section == OWN_METHOD else replace(common, **level)
+        return replace(self.train, **{section: own})
 
 
 def level_key(sigma: float) -> str:
@@ -259,7 +307,7 @@ def _cross_checks(params: Params) -> list[str]:
     for key, level in params.noise_levels.items():
         _check_level(key, level, problems)
     problems += _prepare_checks(params.prepare)
-    if params.train.method in SPLITTING_METHODS and not problems:
+    if getattr(params.train.hyperparameters, "splits_batch", False) and not problems:
         m = max(params.train_at(sigma).hyperparameters.num_noises for sigma in params.sigmas)
         if params.train.batch_size < m:
             problems.append(
@@ -343,8 +391,11 @@ def _check_level(key: Any, level: dict[str, Any], problems: list[str]) -> None:
     for method, section in level.items():
         if method in METHOD_SECTIONS:
             level[method] = convert_entries(section, METHOD_SECTIONS[method], f"{at}.{method}", problems)
+        elif method == OWN_METHOD:
+            level[method] = convert(section, dict[str, Any], f"{at}.{method}", problems)
         else:
-            problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {', '.join(METHOD_SECTIONS)}")
+            allowed = ", ".join([*METHOD_SECTIONS, OWN_METHOD])
+            problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {allowed}")
 
 
 def smallest_n(failure_prob: float, bound: Bound) -> int:

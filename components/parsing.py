@@ -195,7 +195,8 @@ def convert_entries(value: Any, kind: Any, key: str, problems: list[str]) -> dic
     if not isinstance(value, dict):
         problems.append(f"{key or 'the file'} is {_shown(value)}: must be {_KIND_NAMES[dict]}")
         return {}
-    hints = get_type_hints(kind, include_extras=True)
+    every = get_type_hints(kind, include_extras=True)  # class variables too
+    hints = {field.name: every[field.name] for field in fields(kind)}
     dot = f"{key}." if key else ""
     for name in value:
         if name not in hints:
@@ -214,7 +215,7 @@ def _describe(kind: Any) -> str:
         nothing = "" if any(map(_is_required, fields(kind))) else ", or {} for the defaults"
         return f"a mapping with {', '.join(field.name for field in fields(kind))}{nothing}"
     if origin is Annotated:
-        return f"{_KIND_NAMES[args[0]]} {args[1]}"
+        return str(args[1]) if args[0] is str else f"{_KIND_NAMES[args[0]]} {args[1]}"
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin in (Union, UnionType):

@@ -14,6 +14,8 @@ PARAMS = Path("params.yaml")
 OUTPUTS = Path("outputs")
 """Folder of all stage outputs."""
 
+BROUGHT = OUTPUTS / "brought.json"
+"""Hashes of what a recipe brings along beside the data."""
 TRAIN_SPLIT = OUTPUTS / "data/prepared/train"
 TEST_SPLIT = OUTPUTS / "data/prepared/test"
 DESCRIPTION = OUTPUTS / "data/prepared/description.json"

@@ -125,9 +125,9 @@ def set_up(params: Params, sigma: float, images: int, settings: Settings) -> Job
     certificates = table.read(path)
     remedy = f"run python -m pipelines.certify --sigma {level_key(sigma)}, or dvc repro"
     certified_as = read_json(artifacts.certificates_identity(sigma), remedy)
-    for name, here in (("weights_sha256", card.weights_sha256), ("images_sha256", description.test_sha256)):
+    for name, here in (card.content | {"images_sha256": description.test_sha256}).items():
         if certified_as.get(name) != here:
-            what = "weights" if name == "weights_sha256" else "test images"
+            what = "test images" if name == "images_sha256" else "weights"
             raise ValueError(f"{path} is of other {what} than lie in {artifacts.OUTPUTS}: {remedy}")
     certified = certificates[(certificates["predict"] != ABSTAIN) & (certificates["radius"] > 0)]
     if not len(certified):
@@ -143,7 +143,7 @@ def set_up(params: Params, sigma: float, images: int, settings: Settings) -> Job
         **common_facts(sampler),
         "sigma": sigma,
         "seed": derive_seed(params.seed, "attack", str(sigma)),
-        "weights_sha256": card.weights_sha256,
+        **card.content,
         "images_sha256": description.test_sha256,
         "certificates_sha256": hash_file(path),
         "code_sha256": hash_code([*artifacts.code_of("certify"), *ATTACK_CODE]),

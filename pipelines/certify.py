@@ -128,7 +128,7 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
     identity |= {
         "sigma": sigma,
         "seed": derive_seed(params.seed, "certify", str(sigma)),
-        "weights_sha256": card.weights_sha256,
+        **card.content,
         "images_sha256": description.test_sha256,
         "code_sha256": hash_code(artifacts.code_of("certify")),
     }

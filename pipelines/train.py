@@ -12,19 +12,21 @@ import pandas as pd
 import torch
 from torch import nn
 
+from components import own_code
 from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, as_tensor, grid_of, open_split
 from components.model import networks, weights
-from components.params import Params, Train
+from components.params import OWN_METHOD, Params, Train
 from components.registry.live import LiveHistory
 from components.tools.device import use_device
 from components.tools.files import claim, write_json, write_text
 from components.tools.hashing import hash_code, hash_value
 from components.tools.provenance import provenance
 from components.training import checkpoint
-from components.training.checks import check_data
+from components.training.checks import check_data, check_method
 from components.training.fit import Training, begin, compare_ranks, fit, images_per_epoch
+from components.training.objectives import method_of
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
 from pipelines import artifacts
@@ -56,9 +58,13 @@ class Job:
     def facts(self) -> dict[str, Any]:
         """All that the weights depend on; its hash is the training's key."""
         decoder = {"decoder": decoder_version()} if isinstance(self.split, FileSplit) else {}
+        brought = self.settings.brought
+        own = method_of(self.settings).own if "method" in brought else None
         return {
             "sigma": self.sigma,
             **self.settings.facts,
+            **{f"{OWN_METHOD}.{name}": value for name, value in (asdict(own) if own else {}).items()},
+            **{f"{field}_code_sha256": hash_value(own_code.find(name).facts) for field, name in brought.items()},
             "processes": self.ranks.size,
             "seed": self.params.seed,
             "device": self.device.type,
@@ -81,7 +87,9 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
     deadline = time.monotonic() + 60 * max_minutes
     settings, description = params.train_at(sigma), load_description(artifacts.DESCRIPTION)
     channels, height, width = description.image_shape
-    networks.check_fit(settings.network, (channels, height, width))
+    shape, classes = (channels, height, width), len(description.classes)
+    networks.check_fit(settings.network, shape, classes)
+    check_method(settings, sigma, shape, classes)
     split = open_split(artifacts.TRAIN_SPLIT, artifacts.source_root(params.prepare.root))
     device = use_device(settings.threads)
     with connected(device) as ranks:

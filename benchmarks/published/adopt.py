@@ -35,7 +35,8 @@ def adopt(runs: list[Path]) -> None:
         write_text(artifacts.certificates(sigma), gzip.decompress(packed.read_bytes()).decode())
         packed.unlink()
         stages += [f"train@{level_key(sigma)}", f"certify@{level_key(sigma)}"]
-    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", *stages], check=True)
+    for command in (["repro", "brought"], ["commit", "--force", *stages]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
     print("taken over: " + ", ".join(stages) + "; `dvc repro` goes on from there")
 
 

@@ -71,7 +71,7 @@ def table_checks(
         content: the same hash, as the version was registered with it.
     """
     found = [] if table.attrs["content"] == content else ["table.tsv is not the file registered with these weights"]
-    facts = {"weights_sha256": card.weights_sha256, "sigma": card.sigma}
+    facts = card.content | {"sigma": card.sigma}
     found += [f"its identity says another {name}" for name in facts if identity.get(name) != facts[name]]
     yield "files", "table and identity against the registered version", found
 

@@ -26,7 +26,7 @@ from components.evaluation.rebound import UNSAID, bound_of, rebound
 from components.params import Bound, Promote
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
-MODEL_FACTS = ("weights_sha256", "precision", "compiled", "grid", "thresholds_sha256")
+MODEL_FACTS = ("weights_sha256", "network_code_sha256", "precision", "compiled", "grid", "thresholds_sha256")
 """The entries of a table's identity that describe the model; all others but the bound describe images and procedure.
 
 The grid stands on the model's card and, with sigma, gives the thresholds of the noise. Radii on two grids are about the

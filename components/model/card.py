@@ -1,12 +1,15 @@
 """The card beside trained weights: the facts that the weights file does not contain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.tools.files import read_record
+from components.tools.hashing import hash_value
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
+CODE = "code"
+"""Folder of the source of a network that is not ours."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ class ModelCard:
     grid: int = 4080
     """Steps from 0 to 1 of the grid that images are certified on. Older cards do not say: 4080 has both the pixels of 8
     bits and those of the digits."""
+    code: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of a network that is not ours: the SHA-256 of each of its files in the folder `code`, and the versions of the
+    packages that it needs. Empty for ours."""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What the answers of the model depend on, beside precision and grid: its weights, and the network's code."""
+        weights = {"weights_sha256": self.weights_sha256}
+        return weights | ({"network_code_sha256": hash_value(self.code)} if self.code else {})
 
 
 def load_card(folder: Path) -> ModelCard:

@@ -1,6 +1,7 @@
 """Registered models as classifiers: weights and card as files, checked against the registry before the first answer.
 
-No pickle and no code from the registry is run: the files are a JSON card and safetensors, and the code is the caller's.
+No pickle is read, and the code is the caller's: the files are a JSON card and safetensors. The one exception is a
+network that is not ours: its code lies beside its weights, is checked as they are, and runs when the model is loaded.
 """
 
 import tempfile

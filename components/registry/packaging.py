@@ -1,6 +1,11 @@
-"""Logs a trained network as an MLflow model: its files, code, signature and requirements."""
+"""Logs a trained network as an MLflow model: its files, code, signature and requirements.
+
+The code of a network that is not ours is among the files of the model, not among MLflow's `code_paths`: it is checked
+against the card and runs under a name of its own, so that two versions of it do not get into each other's way.
+"""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +26,14 @@ NETWORK_REQUIREMENTS = {"resnet50": ("torchvision",)}
 """Packages that a network imports in addition."""
 
 
-def requirements(network: str) -> tuple[str, ...]:
-    """The packages that a model with this network imports."""
-    return REQUIREMENTS + NETWORK_REQUIREMENTS.get(network, ())
+def requirements(network: str, packages: Iterable[str] = ()) -> tuple[str, ...]:
+    """The packages that a model with this network imports.
+
+    Args:
+        packages: those that a network which is not ours imports.
+    """
+    ours = REQUIREMENTS + NETWORK_REQUIREMENTS.get(network, ())
+    return ours + tuple(name for name in packages if name not in ours)
 
 
 def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
@@ -49,7 +59,9 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float) -> str:
             python_model=str(MODEL_CODE),
             artifacts={"model": str(folder)},
             code_paths=[str(Path(components.__file__).parent)],
-            pip_requirements=[f"{name}=={version(name)}" for name in requirements(card.network)],
+            pip_requirements=[
+                f"{name}=={version(name)}" for name in requirements(card.network, card.code.get("packages", ()))
+            ],
             signature=signature,
             model_config=asdict(Limits()),
             metadata={"images": f"float32 (B, {shape}) in [0, 1]"},

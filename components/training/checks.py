@@ -1,10 +1,14 @@
-"""Checks of the data before a training's first step."""
+"""Checks of the data and of a method that is not ours, before a training's first step."""
 
 import torch
 from torch import Tensor
 
 from components.data.streaming import FileSplit
+from components.model import networks
+from components.params import Train
 from components.tools.wording import counted
+from components.training.objectives import OBJECTIVES
+from components.training.objectives.own import try_out
 
 
 def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str], max_value: int) -> None:
@@ -40,3 +44,16 @@ def check_data(pixels: Tensor | FileSplit, labels: Tensor, *, classes: list[str]
             f"training image {row} has the pixel value {int(largest[row])}, above {max_value} which stands for "
             "1.0: mend the source and run the prepare stage again"
         )
+
+
+def check_method(settings: Train, sigma: float, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Try a training method of the user's own on a few random images; ours need no trial. Torch's global generator
+    stays as it is.
+
+    Raises:
+        ValueError: in one line that names the method and what is wrong with it.
+    """
+    if settings.method not in OBJECTIVES:
+        with torch.random.fork_rng(devices=[]):
+            network = networks.build(settings.network, image_shape, num_classes)
+        try_out(settings, sigma, network, image_shape, num_classes)

@@ -21,7 +21,7 @@ from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
 from components.tools.wording import counted
 from components.training.draws import Draws, Shard
-from components.training.objectives import OBJECTIVES, STEPS_PER_BATCH
+from components.training.objectives import method_of
 from components.training.ranks import Ranks, share_batch_norm
 
 
@@ -206,7 +206,8 @@ def fit(
         FloatingPointError: a loss or the weights were not finite; found at the end of the epoch at the latest.
     """
     ranks = ranks or Ranks()
-    if len(labels) < (groups := STEPS_PER_BATCH[settings.method](settings)):
+    method = method_of(settings)
+    if len(labels) < (groups := method.steps_per_batch):
         raise ValueError(f"{counted(len(labels), 'training images')} cannot be split into {groups} groups (num_noises)")
     training.network.train()
     for epoch in range(training.epoch, settings.epochs):
@@ -222,7 +223,8 @@ def fit(
             if settings.augment == "crop_flip":
                 batch = augmented(batch, Draws(seed, epoch, step, labels.device, shard, use="augment"))
             draws = Draws(seed, epoch, step, labels.device, shard)
-            objective = partial(OBJECTIVES[settings.method], sigma=sigma, settings=settings, epoch=epoch, draws=draws)
+            told: Any = {"sigma": sigma, "settings": settings, "epoch": epoch, "draws": draws, "own": method.own}
+            objective = partial(method.objective, **told)
             images = to_unit_interval(batch, max_value)
             optimise(training, objective, images, labels[rows], settings.precision, shard, ranks)
             if step == last_step:
@@ -279,7 +281,7 @@ def augmented(batch: Tensor, draws: Draws) -> Tensor:
 
 def images_per_epoch(num_images: int, settings: Train) -> int:
     """How many images the steps of an epoch hold; see `steps_of_epoch`."""
-    groups, size = STEPS_PER_BATCH[settings.method](settings), settings.batch_size
+    groups, size = method_of(settings).steps_per_batch, settings.batch_size
     return num_images // size * (size - size % groups) + (last := num_images % size) - last % groups
 
 
@@ -289,7 +291,7 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
     A batch of n images, the smaller last one too, is split into consecutive groups of floor(n / groups); the remainder
     is left out, as in the published runs.
     """
-    groups = STEPS_PER_BATCH[settings.method](settings)
+    groups = method_of(settings).steps_per_batch
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     order = torch.randperm(num_images, generator=generator).to(device)
     for batch in order.split(settings.batch_size):  # type: ignore[no-untyped-call]

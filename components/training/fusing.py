@@ -3,6 +3,7 @@
 It fuses batch norm into the convolution before it, and a pooled convolution into one matrix product.
 """
 
+from collections import Counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 threshold_backward = torch.ops.aten.threshold_backward
 """(gradient, values, threshold): the gradient where values > threshold, elsewhere 0; one pass over memory."""
@@ -131,31 +133,48 @@ class _WholeLayers(fx.Tracer):
         return not any(True for _ in m.children())
 
 
-_FUSED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+KNOWN = ("torch.", "torchvision.", "components.")
+"""Beginnings of the modules whose layers compute in eval mode what their types and their trace say. A user's own layers
+may branch on the images, or on what changes between two steps."""
+
+_FUSED: WeakKeyDictionary[nn.Module, nn.Module | None] = WeakKeyDictionary()
 
 
 def fuse(network: nn.Module) -> nn.Module:
     """A module that computes what `network` computes in eval mode, within rounding.
 
     It reads the weights of `network` itself, so it follows the training. Gradients reach only its input. A network
-    without a convolution is returned unchanged.
+    without a convolution, with layers of a user's own, or that cannot be traced is returned unchanged.
     """
-    if not any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
-        return network
     if network not in _FUSED:
-        _FUSED[network] = _fuse(network)
-    return _FUSED[network]
+        layers = list(network.modules())
+        worth_it = any(isinstance(layer, nn.Conv2d) for layer in layers) and all(map(_is_known, layers))
+        _FUSED[network] = _fuse(network) if worth_it else None
+    fused = _FUSED[network]
+    return network if fused is None else fused
 
 
-def _fuse(network: nn.Module) -> nn.Module:
+def _is_known(layer: nn.Module) -> bool:
+    """Whether a layer does what its type says: it is not a user's own, and nothing computes its weights anew."""
+    hooked = layer._forward_pre_hooks or layer._forward_hooks or is_parametrized(layer)
+    return not hooked and f"{type(layer).__module__}.".startswith(KNOWN)
+
+
+def _fuse(network: nn.Module) -> nn.Module | None:
     layers = dict(network.named_modules())
-    graph = _WholeLayers().trace(network)
+    try:
+        graph = _WholeLayers().trace(network)
+    except Exception:  # whatever a forward raises when it is not given numbers
+        return None
+    uses = Counter(node.target for node in graph.nodes)
     for node in graph.nodes:
         row = row_of_layers(node)
         kinds = [layers[member.target] for member in row]
         if not row or not isinstance(convolution := kinds[0], nn.Conv2d) or convolution.padding_mode != "zeros":
             continue
-        if len(row) > 1 and isinstance(norm := kinds[1], nn.BatchNorm2d):
+        if uses[node.target] > 1:
+            continue
+        if len(row) > 1 and isinstance(norm := kinds[1], nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
             layers[node.target], absorbed = FusedConvolution(convolution, norm), row[1:2]
         elif len(row) > 2 and PooledConvolution.fits(convolution, kinds[1], kinds[2]):
             layers[node.target], absorbed = PooledConvolution(convolution), row[1:3]

@@ -269,4 +269,4 @@ def test_an_adopted_run_is_up_to_date_for_dvc_and_is_registered(whole, tmp_path)
     (folder / "params.yaml").write_text(recipe)
     result = run(folder, sys.executable, "-m", "benchmarks.published", "adopt", str(whole))
     assert result.returncode == 0, result.stderr
-    assert stages_run(run(folder, "dvc", "repro")) == ["evaluate", "register"]
+    assert stages_run(run(folder, "dvc", "repro")) == ["brought", "evaluate", "register"]

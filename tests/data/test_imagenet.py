@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
 
 def test_images_of_many_kinds_become_a_registered_certified_model(project):
     ran = stages_run(run(project, "dvc", "repro"))
-    assert ran == ["prepare", "validate", "train@0.5", "certify@0.5", "evaluate", "register"]
+    assert ran == ["prepare", "validate", "brought", "train@0.5", "certify@0.5", "evaluate", "register"]
     rows = pd.read_csv(project / "outputs/certificates/0.5/table.tsv", sep="\t")
     assert list(rows["idx"]) == [0, 4, 8, 12]
     assert (rows["n"] == 40).all()

@@ -224,14 +224,14 @@ def test_a_second_run_waits_for_the_first_even_where_that_is_killed(tmp_path):
 def test_the_graph_has_each_stage_after_what_it_needs_with_its_retries_and_timeout():
     graph = read_graph(ROOT)
     names = [stage.name for stage in graph]
-    assert names[:2] == ["prepare", "validate"]
+    assert names[:3] == ["brought", "prepare", "validate"]
     assert names[-1] == "register"
     for stage in graph:
         assert all(names.index(needed) < names.index(stage.name) for needed in stage.needs)
     (train,) = (stage for stage in graph if stage.name == "train@0.5")
     assert train.retries == 1
     assert train.timeout_minutes
-    assert [stage.name for stage in graph if stage.always_changed] == ["register"]
+    assert [stage.name for stage in graph if stage.always_changed] == ["brought", "register"]
 
 
 @pytest.mark.parametrize(

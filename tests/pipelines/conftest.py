@@ -15,6 +15,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert ran == [
         "prepare",
         "validate",
+        "brought",
         "train@0.5",
         "train@1.0",
         "certify@0.5",

@@ -97,7 +97,7 @@ def test_preset_radii_go_through_the_whole_pipeline_and_are_topped_up(project, t
     preset = {r"mode: reference": "mode: sequential", r"\n  n: 200": "\n  n: 1000"}
     edit(copy / "params.yaml", preset)
     ran = stages_run(run(copy, "dvc", "repro"))
-    assert ran == ["certify@0.5", "certify@1.0", "evaluate", "register"]
+    assert ran == ["brought", "certify@0.5", "certify@1.0", "evaluate", "register"]
     summary = json.loads((copy / "outputs/evaluation/metrics.json").read_text())["1.0"]
     assert "acr" not in summary
     assert list(summary["certified_accuracy"]) == list(summary["undecided"]) == ["0.25", "0.5", "1.0"]

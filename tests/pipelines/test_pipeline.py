@@ -28,7 +28,7 @@ def runs(client: mlflow.MlflowClient) -> list[mlflow.entities.Run]:
 
 def test_a_second_repro_runs_registration_alone_and_adds_no_run_and_no_version(project, client):
     before = {run.info.run_id for run in runs(client)}
-    assert stages_run(run(project, "dvc", "repro")) == ["register"]
+    assert stages_run(run(project, "dvc", "repro")) == ["brought", "register"]
     assert {run.info.run_id for run in runs(client)} == before
     assert len(before) == 2
     for name in ("digits-sigma-0.5", "digits-sigma-1.0"):
@@ -221,7 +221,7 @@ def test_the_flow_runs_the_whole_graph(tmp_path):
     result = run(folder, sys.executable, "-m", "pipelines.flow", "run")
     assert result.returncode == 0, result.stderr
     assert "digits-sigma-1.0 v1" in result.stdout + result.stderr
-    assert stages_run(run(folder, "dvc", "repro")) == ["register"]
+    assert stages_run(run(folder, "dvc", "repro")) == ["brought", "register"]
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_a_local_remote_restores_a_deleted_cache(project, tmp_path):
     ):
         shutil.rmtree(copy / folder)
     assert run(copy, "dvc", "pull").returncode == 0
-    assert stages_run(run(copy, "dvc", "repro", "--dry")) == ["register"]
+    assert stages_run(run(copy, "dvc", "repro", "--dry")) == ["brought", "register"]
 
 
 def test_the_plot_of_all_noise_levels_is_drawn_offline_and_by_dvc(project):

@@ -76,7 +76,7 @@ def first(tmp_path_factory):
 def project(first, tmp_path):
     """A copy without the tracking store, registered anew; its first model is champion."""
     copy = copy_results(first, tmp_path)
-    assert stages_run(run(copy, "dvc", "repro")) == ["register"]
+    assert stages_run(run(copy, "dvc", "repro")) == ["brought", "register"]
     promote(copy)
     assert aliases(copy) == {"champion": "1", "challenger": "1"}
     return copy
@@ -243,7 +243,7 @@ def test_two_at_once_promote_once_and_both_succeed(project):
 def test_a_server_that_is_down_or_silent_is_said_in_one_line_and_nothing_is_lost(project, server):  # noqa: F811
     shutil.rmtree(project / ".state")
     there = {"MLFLOW_TRACKING_URI": server}
-    assert stages_run(run(project, "dvc", "repro", **there)) == ["register"]
+    assert stages_run(run(project, "dvc", "repro", **there)) == ["brought", "register"]
     silent = socket.create_server(("127.0.0.1", 0), backlog=50)
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
     for bad, longest in (("http://127.0.0.1:9", 20), (address, 30)):

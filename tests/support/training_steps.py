@@ -50,7 +50,10 @@ def step_of(method, case, settings, draws, *, epoch=0):
     """A copy of the case's network with the gradients of our loss, the loss and the logits."""
     network, images, labels, _ = case
     ours = copy.deepcopy(network)
-    loss, logits = OBJECTIVES[method](ours, images, labels, sigma=SIGMA, settings=settings, epoch=epoch, draws=draws)
+    own = getattr(settings, method, None)
+    loss, logits = OBJECTIVES[method](
+        ours, images, labels, sigma=SIGMA, settings=settings, epoch=epoch, draws=draws, own=own
+    )
     loss.backward()
     assert ours.training
     return ours, loss, logits

@@ -180,7 +180,8 @@ def replayed(logits, labels, settings):
     network, images = Replay(logits), torch.zeros(logits.shape[1], 1, 1, 1)
     labels = torch.tensor(labels).expand(len(images))
     noise = torch.zeros(len(logits), *images.shape)
-    loss, _ = OBJECTIVES["macer"](network, images, labels, sigma=SIGMA, settings=settings, epoch=0, draws=Drawn(noise))
+    told = {"sigma": SIGMA, "settings": settings, "epoch": 0, "draws": Drawn(noise), "own": settings.macer}
+    loss, _ = OBJECTIVES["macer"](network, images, labels, **told)
     loss.backward()
     return loss.item(), network.logits.grad.view_as(logits)
 

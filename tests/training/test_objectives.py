@@ -55,9 +55,8 @@ def test_the_losses_of_the_first_steps_are_those_on_record(settings, method):
     optimizer = make_optimizer(network, settings)
     losses = []
     for epoch in range(3):
-        loss, logits = OBJECTIVES[method](
-            network, images, labels, sigma=SIGMA, settings=settings, epoch=epoch, draws=SeededDraws(epoch)
-        )
+        told = {"sigma": SIGMA, "settings": settings, "epoch": epoch, "draws": SeededDraws(epoch)}
+        loss, logits = OBJECTIVES[method](network, images, labels, **told, own=settings.hyperparameters)
         assert loss.dtype == logits.dtype == torch.float32
         optimizer.zero_grad()
         loss.backward()

@@ -133,7 +133,8 @@ def test_the_attack_leaves_no_gradient_behind(settings, unit):
     network, images, labels, noise = tiny_case()
     settings = method_settings(settings)
     draws = Drawn(noise, uniform=unit)
-    OBJECTIVES["smoothmix"](network, images, labels, sigma=SIGMA, settings=settings, epoch=0, draws=draws)
+    told = {"sigma": SIGMA, "settings": settings, "epoch": 0, "draws": draws, "own": settings.smoothmix}
+    OBJECTIVES["smoothmix"](network, images, labels, **told)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert network.training
 

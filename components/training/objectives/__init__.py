@@ -1,16 +1,15 @@
 """The training methods, by name. Each maps one group of images to its loss; `Objective` is what they share."""
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from components.methods import SPLITTING_METHODS
 from components.params import Train
 from components.training.draws import Draws
 from components.training.objectives.consistency import consistency
 from components.training.objectives.gaussian import gaussian
 from components.training.objectives.macer import macer
+from components.training.objectives.own import resolved
 from components.training.objectives.smoothadv import smoothadv
 from components.training.objectives.smoothmix import smoothmix
 from components.training.objectives.stability import stability
@@ -29,6 +28,7 @@ class Objective(Protocol):
         settings: Train,
         epoch: int,
         draws: Draws,
+        own: Any,
     ) -> tuple[Tensor, Tensor]:
         """Args:
             network: logits from images in [0, 1]; left in train mode.
@@ -37,6 +37,7 @@ class Objective(Protocol):
             sigma: standard deviation of the noise, in pixel units.
             epoch: counted from 0; warm-up and deferral depend on it.
             draws: the step's random numbers.
+            own: the method's hyper-parameters, of the dataclass that this keyword is annotated with.
 
         Returns:
             The loss, a float32 scalar and a mean over the images, and the logits of the noisy images (m, B, K), from
@@ -54,8 +55,24 @@ OBJECTIVES: dict[str, Objective] = {
     "consistency": consistency,
 }
 
-STEPS_PER_BATCH: dict[str, Callable[[Train], int]] = {
-    method: (lambda settings: settings.hyperparameters.num_noises) if method in SPLITTING_METHODS else lambda _: 1
-    for method in OBJECTIVES
-}
-"""Number of consecutive groups, each one optimiser step, that a method splits a loaded batch into."""
+
+class Method(NamedTuple):
+    """A method with its hyper-parameters."""
+
+    objective: Objective
+    own: Any
+    steps_per_batch: int
+    """Number of consecutive groups, each one optimiser step, that it splits a loaded batch into."""
+
+
+def method_of(settings: Train) -> Method:
+    """The selected method, ours or the user's own.
+
+    Raises:
+        ValueError: an own method or its hyper-parameters are not as they must be.
+    """
+    if settings.method in OBJECTIVES:
+        objective, own = OBJECTIVES[settings.method], settings.hyperparameters
+    else:
+        objective, own = resolved(settings)
+    return Method(objective, own, own.num_noises if getattr(own, "splits_batch", False) else 1)

@@ -16,6 +16,7 @@ def gaussian(
     settings: Train,
     epoch: int,
     draws: Draws,
+    own: None,
 ) -> tuple[Tensor, Tensor]:
     """CE(F(x + delta), y); see `Objective` for arguments and result."""
     logits = network(images + sigma * draws.normal(1, images)[0])

@@ -18,9 +18,9 @@ def macer(
     settings: Train,
     epoch: int,
     draws: Draws,
+    own: Macer,
 ) -> tuple[Tensor, Tensor]:
     """-log p-bar_y, and lambda times a hinge on the certified radius; see `Objective` for arguments and result."""
-    own = settings.macer
     logits = noisy_logits(network, images, sigma * draws.normal(own.num_noises, images))
     of_label = smoothed_probabilities(logits).gather(-1, labels[:, None])
     weight = 0.0 if own.deferred and epoch <= settings.decay_every else own.weight

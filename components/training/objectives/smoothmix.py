@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.methods import SmoothMix
 from components.params import Train
 from components.training.attack import project, smoothed_ascent
 from components.training.draws import Draws
@@ -18,21 +19,21 @@ def smoothmix(
     settings: Train,
     epoch: int,
     draws: Draws,
+    own: SmoothMix,
 ) -> tuple[Tensor, Tensor]:
     """L_nat + eta * w_e * L_mix; see `Objective` for arguments and result.
 
     The noises are drawn once: the attack, the clean pass and the mixed pass share them.
     """
-    mix = settings.smoothmix
-    m, warmup = mix.num_noises, warmup_weight(epoch, settings)
+    m, warmup = own.num_noises, warmup_weight(epoch, settings)
     noise = sigma * draws.normal(m, images)
 
     path = smoothed_ascent(
-        network, images, labels, noise, steps=mix.attack_steps, step_size=mix.step_size, radius=mix.attack_radius
+        network, images, labels, noise, steps=own.attack_steps, step_size=own.step_size, radius=own.attack_radius
     )
     adversary, clean = path[-1], images
-    if mix.clean_step < mix.attack_steps:
-        step = project(path[mix.clean_step] - images, warmup * mix.step_size * mix.clean_step)
+    if own.clean_step < own.attack_steps:
+        step = project(path[own.clean_step] - images, warmup * own.step_size * own.clean_step)
         clean = (images + step).clamp(0, 1)
 
     # Two separate forwards: one over both would change the statistics that batch norm sees.
@@ -48,4 +49,4 @@ def smoothmix(
     correct = smoothed.argmax(-1) == labels
     mixed_loss = (correct * divergence(target, log_predicted)).mean()  # over all m * B, not over the correct ones
 
-    return natural_loss + mix.mix_weight * warmup * mixed_loss, logits
+    return natural_loss + own.mix_weight * warmup * mixed_loss, logits

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.methods import Stability
 from components.params import Train
 from components.training.draws import Draws
 
@@ -16,6 +17,7 @@ def stability(
     settings: Train,
     epoch: int,
     draws: Draws,
+    own: Stability,
 ) -> tuple[Tensor, Tensor]:
     """CE(F(x), y) + lambda * H(softmax F(x), softmax F(x + delta)); see `Objective` for arguments and result.
 
@@ -25,4 +27,4 @@ def stability(
     logits = network(images + sigma * draws.normal(1, images)[0]).float()
     natural_loss = F.cross_entropy(clean_logits, labels)
     cross_entropy = -(clean_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)  # (B,), the target not detached
-    return natural_loss + settings.stability.weight * cross_entropy.mean(), logits[None]
+    return natural_loss + own.weight * cross_entropy.mean(), logits[None]

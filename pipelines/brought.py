@@ -1,0 +1,34 @@
+"""Write down what the recipe brings along beside the data: the code of a network or a method that is not ours.
+
+DVC sees none of it, so this stage always runs, in a moment; the trainings run again when its result has changed.
+"""
+
+from typing import Any
+
+from components import own_code
+from components.params import Params
+from components.tools.files import write_json
+from pipelines import artifacts
+from pipelines.cli import run_stage
+
+
+def run(params: Params) -> None:
+    write_json(artifacts.BROUGHT, code_facts(params))
+
+
+def code_facts(params: Params) -> dict[str, Any]:
+    """The hashes of the sources and the versions of the packages that `train.network` and `train.method` stand for; {}
+    where both are ours.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    facts = {}
+    for field, name in params.train.brought.items():
+        with own_code.named_errors(f"train.{field} is {name!r}"):
+            facts[field] = own_code.find(name).facts
+    return facts
+
+
+if __name__ == "__main__":
+    run_stage(run, __doc__)
