@@ -1,7 +1,9 @@
 """Check params.yaml as a whole, before anything runs."""
 
 from components.model import networks
+from components.model.pretrained import read
 from components.params import Params, Prepare
+from pipelines import artifacts
 from pipelines.cli import run_stage
 
 
@@ -19,6 +21,9 @@ def image_shape(prepare: Prepare) -> tuple[int, int, int]:
 
 def run(params: Params) -> None:
     networks.check_fit(params.train.network, image_shape(params.prepare))
+    for weights in {params.train_at(sigma).weights: None for sigma in params.sigmas}:
+        if weights is not None:
+            read(weights, params.train.network, artifacts.weights_root())
     levels = ", ".join(params.noise_levels)
     print(
         f"params.yaml is fine: models {params.register.name}-sigma-..., {params.train.network} trained by "
