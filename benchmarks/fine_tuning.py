@@ -25,13 +25,8 @@ from pipelines import artifacts
 
 SIGMA = 0.5
 KNOWN, NEW = list(range(6)), list(range(6, 10))
-TRAIN: dict[str, Any] = {
-    "method": "gaussian",
-    "network": "lenet",
-    "batch_size": 64,
-    "decay_schedule": "cosine",
-    "threads": 1,
-}
+TRAIN: dict[str, Any] = {"method": "gaussian", "network": "lenet", "threads": 1}
+TRAIN |= {"batch_size": 64, "decay_schedule": "cosine"}
 
 
 def main() -> None:
