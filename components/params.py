@@ -109,15 +109,30 @@ NETWORKS = Names(
 class Train:
     method: Annotated[str, METHODS] = "smoothmix"
     network: Annotated[str, NETWORKS]
-    epochs: Count
+    weights: str | None = None
+    """Weights that the training starts from: a .safetensors or torch file, a model folder, or torchvision:NAME; null
+    draws new ones. A relative path starts at the main checkout."""
+    mean: list[Annotated[float, Range(above=-math.inf, below=math.inf)]] | None = None
+    """Per channel, subtracted from the images inside the network; null takes the data's own mean and std."""
+    std: list[Positive] | None = None
+    """Per channel, what the difference is divided by."""
+    epochs: Annotated[int, Range(least=0)]
+    """0 trains nothing: the model is what `weights` holds."""
     batch_size: Count = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` has momentum .9, as all published runs."""
     learning_rate: Positive = 0.1
-    decay_every: Count
-    """Epochs between two divisions of the learning rate by ten."""
-    decay_schedule: Literal["textbook", "published"] = "textbook"
-    """`textbook` drops at decay_every, 2*decay_every, ...; `published` one epoch later, as the published runs did."""
-    warmup_epochs: Count
-    """Epochs over which smoothmix's mixed loss and smoothadv's attack reach their full strength."""
+    weight_decay: NonNegative = 1e-4
+    backbone_rate: NonNegative = 1.0
+    """Factor of the learning rate for all layers but the last that has parameters; 0 freezes them, the statistics of
+    batch norm included."""
+    decay_every: Count | None = None
+    """Epochs between two divisions of the learning rate by ten; null where nothing needs it."""
+    decay_schedule: Literal["textbook", "published", "cosine"] = "textbook"
+    """`textbook` drops at decay_every, 2*decay_every, ...; `published` one epoch later, as the published runs did;
+    `cosine` falls from epoch to epoch along half a cosine, to 0 after the last."""
+    warmup_epochs: Count = 1
+    """Epochs over which smoothmix's mixed loss and smoothadv's attack reach their full strength; 1 is no warm-up."""
     threads: Count = 2
     """CPU threads: part of the result, as the order of summation depends on it."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -245,7 +260,7 @@ class Promote:
 class Params:
     seed: Seed
     noise_levels: dict[str, dict[str, Any]]
-    """The sigmas, each with the hyper-parameters that differ at that level, by method."""
+    """The sigmas, each with the hyper-parameters that differ at that level, by method, and with its own weights."""
     prepare: Prepare
     validate: Validate
     train: Train
@@ -259,13 +274,14 @@ class Params:
         return [float(key) for key in self.noise_levels]
 
     def train_at(self, sigma: float) -> Train:
-        """The training parameters at one noise level: the level's own hyper-parameters over the method's."""
+        """The training parameters at one noise level: the level's own weights and hyper-parameters over the others."""
         section, common = self.train.section, self.train.hyperparameters
-        level = self.noise_levels[level_key(sigma)].get(section)
-        if not level:
-            return self.train
-        own = common | level if section == OWN_METHOD else replace(common, **level)
-        return replace(self.train, **{section: own})
+        level = self.noise_levels[level_key(sigma)]
+        own = {"weights": level["weights"]} if "weights" in level else {}
+        if level.get(section):
+            merged = common | level[section] if section == OWN_METHOD else replace(common, **level[section])
+            own[section] = merged
+        return replace(self.train, **own)
 
 
 def level_key(sigma: float) -> str:
@@ -307,6 +323,8 @@ def _cross_checks(params: Params) -> list[str]:
     for key, level in params.noise_levels.items():
         _check_level(key, level, problems)
     problems += _prepare_checks(params.prepare)
+    if not problems:
+        problems += _train_checks(params)
     if getattr(params.train.hyperparameters, "splits_batch", False) and not problems:
         m = max(params.train_at(sigma).hyperparameters.num_noises for sigma in params.sigmas)
         if params.train.batch_size < m:
@@ -333,6 +351,40 @@ def _cross_checks(params: Params) -> list[str]:
             f"register.name is {params.register.name!r}: must be 1 to 200 of the characters A-Z a-z 0-9 . _ -"
         )
     return problems
+
+
+def _train_checks(params: Params) -> list[str]:
+    """Weights, normalisation and schedule: what is missing, and what contradicts itself."""
+    train, problems = params.train, []
+    for sigma in params.sigmas:
+        weights = params.train_at(sigma).weights
+        at = f"noise_levels.{level_key(sigma)}.weights" if weights != train.weights else "train.weights"
+        if weights is None and train.epochs == 0:
+            problems.append(f"{at} is null: train.epochs is 0, so sigma {sigma} needs the weights of a trained network")
+        elif weights is None and train.backbone_rate == 0:
+            problems.append(f"{at} is null: train.backbone_rate is 0, so sigma {sigma} needs weights to freeze")
+        elif weights is not None and (wrong := _wrong_with(weights, train.network)):
+            problems.append(f"{at} is {weights!r}: {wrong}")
+    mean, std = train.mean, train.std
+    if (mean is None) != (std is None) or (mean and std and len(mean) != len(std)) or mean == [] or std == []:
+        given = " and ".join(f"train.{name} is {value or 'null'}" for name, value in (("mean", mean), ("std", std)))
+        problems.append(f"{given}: give one number per channel in both, or null in both")
+    deferred = train.method == "macer" and any(params.train_at(sigma).macer.deferred for sigma in params.sigmas)
+    if train.decay_every is None and train.epochs and (train.decay_schedule != "cosine" or deferred):
+        reader = "macer.deferred" if deferred else f"decay_schedule {train.decay_schedule}"
+        problems.append(f"train.decay_every is null: {reader} needs a number of epochs")
+    return problems
+
+
+def _wrong_with(weights: str, network: str) -> str:
+    """What speaks against such weights before anything is read; empty if nothing does."""
+    if not weights:
+        return "must be a path, torchvision:NAME, or null"
+    if Path(weights).parts[:2] == ("outputs", "models"):
+        return "the training writes there, and DVC empties the folder first: copy it elsewhere"
+    if weights.startswith("torchvision:") and not (network.startswith("torchvision:") or network == "resnet50"):
+        return f"fits torchvision's networks alone, not {network}"
+    return ""
 
 
 def _prepare_checks(prepare: Prepare) -> list[str]:
@@ -389,12 +441,14 @@ def _check_level(key: Any, level: dict[str, Any], problems: list[str]) -> None:
     elif not canonical:
         problems.append(f"{at}: a noise level is a quoted sigma > 0 in its shortest form, such as '0.25' or '1.0'")
     for method, section in level.items():
-        if method in METHOD_SECTIONS:
+        if method == "weights":
+            level[method] = convert(section, str | None, f"{at}.weights", problems)
+        elif method in METHOD_SECTIONS:
             level[method] = convert_entries(section, METHOD_SECTIONS[method], f"{at}.{method}", problems)
         elif method == OWN_METHOD:
             level[method] = convert(section, dict[str, Any], f"{at}.{method}", problems)
         else:
-            allowed = ", ".join([*METHOD_SECTIONS, OWN_METHOD])
+            allowed = ", ".join([*METHOD_SECTIONS, OWN_METHOD, "weights"])
             problems.append(f"{at}.{method} is {section!r}: unknown key, allowed are {allowed}")
 
 

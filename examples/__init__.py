@@ -1,1 +1,1 @@
-"""What a user can bring: a network and a training method, as `train.network` and `train.method` name them."""
+"""What may be brought into the pipeline: networks and a training method, as params.yaml names them."""

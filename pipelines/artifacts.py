@@ -101,6 +101,11 @@ def source_root(root: str | None) -> Path:
     return state_root().parent / Path(root or "data/raw").expanduser()
 
 
+def weights_root() -> Path:
+    """Where a relative path of `train.weights` starts: the main checkout, as that of `prepare.root`."""
+    return state_root().parent
+
+
 def tracking_store() -> Path:
     """Folder of the MLflow store that is used without MLFLOW_TRACKING_URI."""
     return state_root() / "mlflow"

@@ -1,4 +1,4 @@
-"""Write down what the recipe brings along beside the data: the code of a network or a method that is not ours.
+"""Write down what the recipe brings along beside the data: weights, and the code of a network or a method of one's own.
 
 DVC sees none of it, so this stage always runs, in a moment; the trainings run again when its result has changed.
 """
@@ -6,14 +6,15 @@ DVC sees none of it, so this stage always runs, in a moment; the trainings run a
 from typing import Any
 
 from components import own_code
-from components.params import Params
+from components.model.weights_files import identity
+from components.params import Params, level_key
 from components.tools.files import write_json
 from pipelines import artifacts
 from pipelines.cli import run_stage
 
 
 def run(params: Params) -> None:
-    write_json(artifacts.BROUGHT, code_facts(params))
+    write_json(artifacts.BROUGHT, code_facts(params) | weights_facts(params))
 
 
 def code_facts(params: Params) -> dict[str, Any]:
@@ -28,6 +29,18 @@ def code_facts(params: Params) -> dict[str, Any]:
         with own_code.named_errors(f"train.{field} is {name!r}"):
             facts[field] = own_code.find(name).facts
     return facts
+
+
+def weights_facts(params: Params) -> dict[str, Any]:
+    """What identifies the weights that trainings start from, by noise level; {} where there are none.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    chosen = {level_key(sigma): params.train_at(sigma).weights for sigma in params.sigmas}
+    root = artifacts.weights_root()
+    found = {level: identity(weights, root) for level, weights in chosen.items() if weights is not None}
+    return {"weights": found} if found else {}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,8 @@ from components.data.image_files import decoder_version
 from components.data.prepared import Description, Split, load_description
 from components.data.streaming import FileSplit, as_tensor, grid_of, open_split
 from components.model import networks, weights
+from components.model.pretrained import read
+from components.model.weights_files import identity
 from components.params import OWN_METHOD, Params, Train
 from components.registry.live import LiveHistory
 from components.tools.device import use_device
@@ -25,7 +27,15 @@ from components.tools.hashing import hash_code, hash_value
 from components.tools.provenance import provenance
 from components.training import checkpoint
 from components.training.checks import check_data, check_method
-from components.training.fit import Training, begin, compare_ranks, fit, images_per_epoch
+from components.training.fit import (
+    EpochStats,
+    Training,
+    begin,
+    compare_ranks,
+    fit,
+    images_per_epoch,
+    normalisation,
+)
 from components.training.objectives import method_of
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
@@ -65,6 +75,7 @@ class Job:
             **self.settings.facts,
             **{f"{OWN_METHOD}.{name}": value for name, value in (asdict(own) if own else {}).items()},
             **{f"{field}_code_sha256": hash_value(own_code.find(name).facts) for field, name in brought.items()},
+            "weights": self.weights_identity,
             "processes": self.ranks.size,
             "seed": self.params.seed,
             "device": self.device.type,
@@ -73,6 +84,12 @@ class Job:
             **decoder,
             "code_sha256": hash_code(artifacts.code_of("train")),
         }
+
+    @cached_property
+    def weights_identity(self) -> str | None:
+        """The content of the weights that the training starts from, whatever their path; None for new ones."""
+        weights = self.settings.weights
+        return None if weights is None else identity(weights, artifacts.weights_root())
 
     @cached_property
     def key(self) -> str:
@@ -99,10 +116,13 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
             claim(job.checkpoints)
         ranks.world.meet()  # the other ranks wait for the claim
         training = start_or_resume(job)
-        train(training, job, Schedule(ranks, deadline, checkpoint_seconds))
+        if settings.epochs:
+            train(training, job, Schedule(ranks, deadline, checkpoint_seconds))
         if ranks.is_main:
             save_model(training.network, job)
-            write_text(artifacts.history(sigma), pd.DataFrame(map(asdict, training.history)).to_csv(index=False))
+            columns = [field.name for field in fields(EpochStats)]  # without an epoch, pandas would not know them
+            history = pd.DataFrame([asdict(stats) for stats in training.history], columns=columns)
+            write_text(artifacts.history(sigma), history.to_csv(index=False))
             write_json(artifacts.provenance(sigma), provenance())
 
 
@@ -110,9 +130,12 @@ def start_or_resume(job: Job) -> Training:
     """The training, restored from its newest checkpoint if there is one.
 
     Raises:
-        ValueError: in every rank, if the ranks are at different steps or have different weights.
+        ValueError: in every rank, if the ranks are at different steps or have different weights, or the weights that it
+            starts from cannot be read or do not fit.
     """
-    training = begin(job.settings, job.description, job.params.seed, job.device, job.ranks)
+    settings = job.settings
+    found = settings.weights and read(settings.weights, settings.network, artifacts.weights_root())
+    training = begin(settings, job.description, job.params.seed, job.device, job.ranks, found or None)
     if state := checkpoint.load_newest(job.checkpoints, job.key, job.device, say=job.ranks.is_main):
         training.load_state(state)
         if job.ranks.is_main:
@@ -169,13 +192,17 @@ def spectator(training: Training, job: Job) -> Spectator | NoSpectator:
 
 def save_model(network: nn.Module, job: Job) -> None:
     """Weights and card."""
+    mean, std = normalisation(job.settings, job.description)
     weights.save(
         network,
         artifacts.model(job.sigma),
         sigma=job.sigma,
         network=job.settings.network,
         precision=job.settings.precision,
-        **{name: getattr(job.description, name) for name in ("image_shape", "classes", "mean", "std")},
+        image_shape=job.description.image_shape,
+        classes=job.description.classes,
+        mean=mean,
+        std=std,
         training_key=job.key,
         training=job.facts,
         data_sha256=job.description.sha256,

@@ -94,13 +94,14 @@ def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: 
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """Give the network in eval mode with fused layers; restore its mode afterwards."""
-    was_training = network.training
+    """Give the network in eval mode with fused layers; restore the mode of each layer, as some may be frozen."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield fuse(network)
     finally:
-        network.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def project(step: Tensor, radius: float) -> Tensor:

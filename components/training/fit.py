@@ -1,6 +1,7 @@
 """The training loop, for every method."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from components.data.augment import PADDING, crop_and_flip
 from components.data.prepared import Description
 from components.data.streaming import FileSplit, TrainingView, to_unit_interval
 from components.model import networks
+from components.model.pretrained import Pretrained, fit_into, last_layer
 from components.params import Train
 from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
@@ -38,19 +40,79 @@ class EpochStats:
     seconds: float
 
 
-def begin(settings: Train, description: Description, seed: int, device: torch.device, ranks: Ranks) -> "Training":
-    """A new training of a network for the described data; the same in every rank."""
+def begin(
+    settings: Train,
+    description: Description,
+    seed: int,
+    device: torch.device,
+    ranks: Ranks,
+    weights: Pretrained | None = None,
+) -> "Training":
+    """A new training of a network for the described data, from new or given weights; the same in every rank.
+
+    Raises:
+        ValueError: the normalisation does not fit the images, or the weights do not fit the network.
+    """
     channels, height, width = description.image_shape
     torch.manual_seed(derive_seed(seed, "weights"))
     shape, classes = (channels, height, width), len(description.classes)
-    network = networks.build(settings.network, shape, classes, description.mean, description.std).to(device)
+    network = networks.build(settings.network, shape, classes, *normalisation(settings, description))
+    if weights:
+        done = fit_into(network, weights, may_replace_head=settings.epochs > 0)
+        if ranks.is_main:
+            print(done)
+    network = network.to(device)
     share_batch_norm(network, ranks)
     return Training(network, make_optimizer(network, settings))
 
 
+def normalisation(settings: Train, description: Description) -> tuple[list[float] | None, list[float] | None]:
+    """The mean and std in front of the network: those of the settings, else those of the data.
+
+    Raises:
+        ValueError: they are not one number per channel of the images.
+    """
+    if settings.mean is None:
+        return description.mean, description.std
+    if len(settings.mean) != (channels := description.image_shape[0]):
+        images = f"the images have {counted(channels, 'channels')}"
+        raise ValueError(f"train.mean is {settings.mean}: {images}, give one number each in train.mean and train.std")
+    return settings.mean, settings.std
+
+
 def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """SGD as in all published runs: momentum .9, weight decay 1e-4 on every parameter, no Nesterov."""
-    return torch.optim.SGD(network.parameters(), lr=settings.learning_rate, momentum=0.9, weight_decay=1e-4)
+    """The optimiser of all parameters, or of those that a backbone_rate of 0 leaves; the others need no gradient then.
+
+    SGD as in all published runs: momentum .9, no Nesterov. Both decay every parameter.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(network.parameters()), RATE_FACTOR: 1.0}]
+    if settings.backbone_rate != 1:
+        head = list(last_layer(network)[1].parameters())
+        backbone = [parameter for parameter in network.parameters() if not any(parameter is own for own in head)]
+        groups = [{"params": head, RATE_FACTOR: 1.0}]
+        if settings.backbone_rate:
+            groups.append({"params": backbone, RATE_FACTOR: settings.backbone_rate})
+        else:
+            for parameter in backbone:
+                parameter.requires_grad_(False)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=decay)
+
+
+RATE_FACTOR = "rate_factor"
+"""Key of an optimiser's group: its part of the learning rate. The first group's is 1, so its rate is the training's."""
+
+
+def train_mode(network: nn.Module, settings: Train) -> None:
+    """Train mode, but for the batch norm of a frozen backbone, which keeps its statistics and normalises by them."""
+    network.train()
+    if settings.backbone_rate == 0:
+        head = last_layer(network)[1]
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module is not head:
+                module.eval()
 
 
 class Training:
@@ -209,10 +271,10 @@ def fit(
     method = method_of(settings)
     if len(labels) < (groups := method.steps_per_batch):
         raise ValueError(f"{counted(len(labels), 'training images')} cannot be split into {groups} groups (num_noises)")
-    training.network.train()
+    train_mode(training.network, settings)
     for epoch in range(training.epoch, settings.epochs):
         for group in training.optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, settings)
+            group["lr"] = learning_rate(epoch, settings) * group.get(RATE_FACTOR, 1.0)
         steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device))[training.step :]
         shards = [ranks.shard_of(len(rows)) for rows in steps]
         own_rows = [rows[shard.rows] for rows, shard in zip(steps, shards, strict=True)]
@@ -301,6 +363,10 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
 
 
 def learning_rate(epoch: int, settings: Train) -> float:
-    """The initial rate, divided by ten every `decay_every` epochs; the published runs decayed one epoch later."""
+    """The initial rate, divided by ten every `decay_every` epochs; the published runs decayed one epoch later. Or the
+    initial rate times a falling half cosine over all epochs."""
+    if settings.decay_schedule == "cosine":
+        return settings.learning_rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+    assert settings.decay_every, "the parameters were checked"
     late = 1 if settings.decay_schedule == "published" else 0
     return settings.learning_rate * 0.1 ** (max(0, epoch - late) // settings.decay_every)

@@ -25,7 +25,7 @@ REFUSED = {
     "unknown section": ("wandb", {}, "wandb is {}: unknown key, allowed are seed, noise_levels"),
     "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
     "unknown method key": ("train.smoothmix.alpha", 1.0, "train.smoothmix.alpha is 1.0: unknown key"),
-    "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 1"),
+    "missing key": ("train.epochs", MISSING, "train.epochs is missing: a whole number >= 0"),
     "missing choice": ("train.network", MISSING, "train.network is missing: one of small_convnet, lenet"),
     "missing section": ("certify", MISSING, "certify is missing: a mapping with mode, n0, n, failure_prob"),
     "section is a number": ("certify", 3, "certify is 3: must be a mapping"),
@@ -86,7 +86,20 @@ REFUSED = {
     "truth for a number": ("train.learning_rate", True, "train.learning_rate is True: must be a number"),
     "fraction for a count": ("certify.n", 1e4, "certify.n is 10000.0: must be a whole number, write 10000"),
     "null for a number": ("train.smoothmix.step_size", None, "step_size is null: must be a number"),
-    "no epochs": ("train.epochs", 0, "train.epochs is 0: must be >= 1"),
+    "epochs below 0": ("train.epochs", -1, "train.epochs is -1: must be >= 0"),
+    "no epochs and no weights": ("train.epochs", 0, "train.weights is null: train.epochs is 0, so sigma 0.5 needs the"),
+    "nothing to freeze": ("train.backbone_rate", 0, "train.weights is null: train.backbone_rate is 0, so sigma 0.5"),
+    "empty path of weights": ("train.weights", "", "train.weights is '': must be a path, torchvision:NAME, or null"),
+    "weights that are written": ("train.weights", "outputs/models/0.5", "DVC empties the folder first: copy it"),
+    "weights of another family": ("train.weights", "torchvision:DEFAULT", "fits torchvision's networks alone, not"),
+    "number for weights": ("train.weights", 3, "train.weights is 3: must be a string"),
+    "mean alone": ("train.mean", [0.5], "train.mean is [0.5] and train.std is null: give one number per channel in"),
+    "mean not finite": ("train.mean", [float("nan")], "train.mean[0] is nan: must be > -inf and < inf"),
+    "deviation 0": ("train.std", [0], "train.std[0] is 0.0: must be > 0"),
+    "no decay": ("train.decay_every", None, "train.decay_every is null: decay_schedule textbook needs a number of"),
+    "negative decay of weights": ("train.weight_decay", -1, "train.weight_decay is -1.0: must be >= 0"),
+    "negative backbone rate": ("train.backbone_rate", -1, "train.backbone_rate is -1.0: must be >= 0"),
+    "unknown optimiser": ("train.optimizer", "adam", "train.optimizer is 'adam': must be one of sgd, adamw"),
     "negative seed": ("seed", -1, "seed is -1: must be >= 0 and <= 9.22337e+18"),
     "no learning rate": ("train.learning_rate", 0, "train.learning_rate is 0.0: must be > 0"),
     "learning rate not finite": ("train.learning_rate", float("inf"), "learning_rate is inf: must be > 0 and < inf"),
@@ -166,6 +179,12 @@ REFUSED = {
         {"0.5": {"smoothmix": {"clean_step": True}}},
         "noise_levels.0.5.smoothmix.clean_step is True: must be one of",
     ),
+    "level weights": ("noise_levels", {"0.5": {"weights": 3}}, "noise_levels.0.5.weights is 3: must be a string"),
+    "level weights that are written": (
+        "noise_levels",
+        {"0.5": {"weights": "outputs/models/0.5"}},
+        "noise_levels.0.5.weights is 'outputs/models/0.5': the training writes there",
+    ),
     "level noises": (
         "noise_levels",
         {"0.5": {"smoothmix": {"num_noises": 300}}},
@@ -220,11 +239,11 @@ def test_early_abstention_belongs_to_the_reference_procedure(raw):
 
 
 def test_several_mistakes_are_reported_at_once(raw):
-    for key, value in [("train.epochs", 0), ("certify.failure_prob", 2.0), ("seed", "x"), ("train.network", MISSING)]:
+    for key, value in [("train.epochs", -1), ("certify.failure_prob", 2.0), ("seed", "x"), ("train.network", MISSING)]:
         raw = changed(raw, key, value)
     with pytest.raises(ParamsError) as refusal:
         parse(raw)
-    for key in ("train.epochs is 0", "certify.failure_prob is 2.0", "seed is 'x'", "train.network is missing"):
+    for key in ("train.epochs is -1", "certify.failure_prob is 2.0", "seed is 'x'", "train.network is missing"):
         assert key in str(refusal.value)
 
 
@@ -392,3 +411,23 @@ def test_names_that_mlflow_or_a_shell_would_break_at_are_refused(raw, name):
     with pytest.raises(ParamsError) as refusal:
         parse(changed(raw, "register.name", name))
     assert f"register.name is {name!r}: must be 1 to 200 of the characters A-Z a-z 0-9 . _ -" in str(refusal.value)
+
+
+def test_cosine_needs_no_decay_every_but_deferred_macer_does(raw):
+    raw["train"] |= {"decay_schedule": "cosine", "decay_every": None}
+    parse(raw)
+    raw["train"]["method"] = "macer"
+    raw["train"]["macer"]["deferred"] = True
+    with pytest.raises(ParamsError, match=r"train\.decay_every is null: macer\.deferred needs a number of epochs"):
+        parse(raw)
+
+
+def test_a_noise_level_has_its_own_weights_or_those_of_all(raw):
+    raw["train"] |= {"weights": "all.pt", "epochs": 0, "decay_every": None}
+    raw["noise_levels"] = {"0.25": {}, "0.5": {"weights": "half.pt", "smoothmix": {"attack_steps": 9}}}
+    loaded = parse(raw)
+    assert [loaded.train_at(sigma).weights for sigma in loaded.sigmas] == ["all.pt", "half.pt"]
+    assert loaded.train_at(0.5).smoothmix.attack_steps == 9
+    raw["noise_levels"]["0.25"] = {"weights": None}
+    with pytest.raises(ParamsError, match=r"noise_levels\.0\.25\.weights is null: train\.epochs is 0"):
+        parse(raw)

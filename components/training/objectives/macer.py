@@ -23,7 +23,7 @@ def macer(
     """-log p-bar_y, and lambda times a hinge on the certified radius; see `Objective` for arguments and result."""
     logits = noisy_logits(network, images, sigma * draws.normal(own.num_noises, images))
     of_label = smoothed_probabilities(logits).gather(-1, labels[:, None])
-    weight = 0.0 if own.deferred and epoch <= settings.decay_every else own.weight
+    weight = 0.0 if own.deferred and epoch <= (settings.decay_every or 0) else own.weight
     robustness_loss = sigma / 2 * hinge(logits, labels, own)
     return -(of_label + 1e-10).log().mean() + weight * robustness_loss.mean(), logits
 

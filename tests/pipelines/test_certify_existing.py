@@ -1,0 +1,79 @@
+"""A checkpoint that another program made goes through all stages, untrained."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from components.model import networks, weights
+from pipelines import artifacts
+from tests.support.workspace import copy_project, run
+
+pytestmark = pytest.mark.command
+SIGMA = 0.5
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project, with the digits and a checkpoint in the form of Cohen's code, of weights as they are drawn."""
+    project = copy_project(tmp_path_factory.mktemp("existing"))
+    torch.manual_seed(0)
+    network = networks.build("small_convnet", (1, 16, 16), 10)
+    state = {f"1.module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 90, "arch": "small_convnet", "state_dict": state}, project / "checkpoint.pth.tar")
+    change(project, weights="checkpoint.pth.tar", epochs=0)
+    assert run(project, "python", "-m", "pipelines.prepare").returncode == 0
+    return project
+
+
+def change(project, **train):
+    raw = yaml.safe_load((project / "params.yaml").read_text())
+    raw["train"] |= train
+    raw["noise_levels"] = {str(SIGMA): {}}
+    (project / "params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def stage(project, name, *options):
+    return run(project, "python", "-m", f"pipelines.{name}", *options)
+
+
+def test_a_checkpoint_is_certified_evaluated_and_registered_without_training(project):
+    for name, options in {
+        "check": [],
+        "train": ["--sigma", str(SIGMA)],
+        "certify": ["--sigma", str(SIGMA)],
+        "evaluate": [],
+        "register": [],
+    }.items():
+        result = stage(project, name, *options)
+        assert result.returncode == 0, result.stdout + result.stderr
+        if name == "train":
+            assert "weights of checkpoint.pth.tar, matched by name" in result.stdout
+    assert re.search(r"digits-sigma-0\.5 v1", result.stdout)
+    trained, card = weights.load(project / artifacts.model(SIGMA))
+    saved = torch.load(project / "checkpoint.pth.tar", weights_only=True)["state_dict"]
+    for own, other in zip(trained.state_dict().values(), saved.values(), strict=True):
+        assert torch.equal(own, other)
+    assert len(card.training["weights"]) == 64
+    history = pd.read_csv(project / artifacts.history(SIGMA))
+    assert len(history) == 0
+    assert list(history) == ["epoch", "learning_rate", "loss", "noisy_accuracy", "seconds"]
+
+
+def test_weights_that_do_not_fit_are_one_line_and_leave_what_is_there(project):
+    folder = project / artifacts.model(SIGMA)
+    before = {path.name: path.read_bytes() for path in folder.glob("*")}
+    torch.save({"fc.weight": torch.zeros(10, 3), "fc.bias": torch.zeros(10)}, project / "other.pt")
+    change(project, weights="other.pt", epochs=0)
+    result = stage(project, "train", "--sigma", str(SIGMA))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: train.weights is 'other.pt': not the weights of this network; missing: 1.weight")
+    change(project, weights="nowhere.pt", epochs=0)
+    result = stage(project, "check")
+    assert result.returncode == 1
+    assert "train.weights is 'nowhere.pt': there is no file" in result.stderr
+    assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
