@@ -1,19 +1,22 @@
 """Check params.yaml as a whole, before anything runs."""
 
+from components.data.sources.array_files import shape_of_arrays
 from components.model import networks
 from components.params import Params, Prepare
+from pipelines import artifacts
 from pipelines.cli import run_stage
 
 
 def image_shape(prepare: Prepare) -> tuple[int, int, int]:
-    """Channels, height and width of the images that a source will give."""
+    """Channels, height and width of the images that a source will give; raises ValueError if arrays cannot be read."""
+    if prepare.source == "arrays":
+        return shape_of_arrays(artifacts.source_root(prepare.root))
     channels, side = {
         "digits": (1, 8 * (prepare.enlarge or 1)),
         "mnist": (1, 28),
         "cifar10": (3, 32),
         "imagenet": (3, 224),
-        "image_folder": (prepare.channels or 3, prepare.image_size or 1),
-    }[prepare.source]
+    }.get(prepare.source, (prepare.channels or 3, prepare.image_size or 1))
     return channels, side, side
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from components.data.sources.array_files import arrays
 from components.data.sources.class_folders import image_folder, imagenet
+from components.data.sources.hugging_face import huggingface
+from components.data.sources.path_table import table
 from components.data.sources.published import cifar10, digits, mnist
 from components.data.sources.source import FileSource, Source
 from components.params import Prepare
@@ -14,6 +17,18 @@ SOURCES: dict[str, Callable[[Prepare, Path], Source | FileSource]] = {
     "cifar10": lambda settings, root: cifar10(root, download=settings.download),
     "image_folder": lambda settings, root: image_folder(
         root, test_share=settings.test_share, image_size=settings.image_size, channels=settings.channels
+    ),
+    "table": lambda settings, root: table(
+        root, test_share=settings.test_share, image_size=settings.image_size, channels=settings.channels
+    ),
+    "arrays": lambda settings, root: arrays(root, test_share=settings.test_share),
+    "huggingface": lambda settings, root: huggingface(
+        settings.root,
+        root,
+        download=settings.download,
+        test_share=settings.test_share,
+        image_size=settings.image_size,
+        channels=settings.channels,
     ),
     "imagenet": lambda settings, root: imagenet(root),
 }
