@@ -298,7 +298,7 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
     if "://" in (prepare.root or ""):
         problems.append(
             f"prepare.root is {prepare.root!r}: must be a path: fetch it first, "
-            f"`dvc import-url {prepare.root} data/raw/NAME`, and set prepare.root to data/raw/NAME"
+            f"`dvc import-url {prepare.root} data/NAME`, and set prepare.root to data/NAME"
         )
     return problems
 

@@ -1,6 +1,7 @@
 """A data set of Hugging Face's library as a source. The library is an extra, so most of these need it installed."""
 
 import json
+import shutil
 import sys
 import zipfile
 
@@ -109,6 +110,7 @@ def test_rows_and_columns_that_cannot_be_used_are_named(tmp_path):
     good = datasets.Dataset.from_dict({"img": pixels, "label": [0, 1, 0, 1]}, features=features)
 
     def message(found):
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
         found.save_to_disk(str(tmp_path / "saved"))
         with pytest.raises(ValueError) as refusal:  # noqa: PT011
             huggingface(None, tmp_path / "saved", download=False, **OPTIONS | {"test_share": 0.5})

@@ -21,6 +21,9 @@ MISSING = object()
 NO_OPTIONS = {"test_share": None, "enlarge": None, "image_size": None, "channels": None}
 MNIST = {"source": "mnist", "root": None, "download": True, **NO_OPTIONS}
 IMAGES = NO_OPTIONS | {"source": "image_folder", "root": "d", "download": False, "image_size": 32, "channels": 3}
+PATHS = IMAGES | {"source": "table", "test_share": 0.2}
+ARRAYS = NO_OPTIONS | {"source": "arrays", "root": "d.npz", "download": False}
+HUB = IMAGES | {"source": "huggingface"}
 REFUSED = {
     "unknown section": ("wandb", {}, "wandb is {}: unknown key, allowed are seed, noise_levels"),
     "unknown key": ("train.optimiser", "adam", "train.optimiser is 'adam': unknown key, allowed are method"),
@@ -60,6 +63,15 @@ REFUSED = {
     "two channels": ("prepare", IMAGES | {"channels": 2}, "prepare.channels is 2: must be one of 1, 3"),
     "images without a root": ("prepare", IMAGES | {"root": None}, "prepare.root is null: image_folder needs the path"),
     "download of own images": ("prepare", IMAGES | {"download": True}, "image_folder takes channels, image_size, root"),
+    "a table without a size": ("prepare", PATHS | {"image_size": None}, "image_size is null: table needs the side"),
+    "arrays that are resized": ("prepare", ARRAYS | {"image_size": 32}, "arrays takes root, test_share alone, so set"),
+    "arrays without a root": ("prepare", ARRAYS | {"root": None}, "prepare.root is null: arrays needs the path"),
+    "no name on the hub": ("prepare", HUB | {"root": None, "download": True}, "prepare.root is null: huggingface needs"),
+    "an address": (
+        "prepare",
+        IMAGES | {"root": "s3://b/x.zip"},
+        "'s3://b/x.zip': must be a path: fetch it first, `dvc import-url s3://b/x.zip data/NAME`, and set prepare.root",
+    ),
     "text for a number": ("train.learning_rate", "0.05", "train.learning_rate is '0.05': must be a number"),
     "text for a count": ("train.epochs", "30", "train.epochs is '30': must be a whole number"),
     "truth for a count": ("train.epochs", True, "train.epochs is True: must be a whole number"),
