@@ -30,10 +30,10 @@ PixelValue = Annotated[int, Range(least=0, most=255)]
 
 @dataclass(frozen=True)
 class Prepare:
-    source: Literal["digits", "mnist", "cifar10", "image_folder", "imagenet"]
+    source: Literal["digits", "mnist", "cifar10", "image_folder", "table", "arrays", "huggingface", "imagenet"]
     root: str | None = None
-    """Folder of the source's files (image_folder: or an archive); null for digits, and null means data/raw with
-    `download`. A relative path starts at the main checkout."""
+    """Folder of the source's files (own images: or an archive, a table, an .npz); null for digits, and null means
+    data/raw with `download`. A relative path starts at the main checkout. For huggingface with `download`, a name."""
     download: bool = False
     """Download missing files."""
     test_share: Annotated[float, Range(above=0, below=1)] | None = None
@@ -64,6 +64,9 @@ SOURCE_OPTIONS = {
     "mnist": {"root", "download"},
     "cifar10": {"root", "download"},
     "image_folder": {"root", "test_share", "image_size", "channels", "background"},
+    "table": {"root", "test_share", "image_size", "channels", "background"},
+    "arrays": {"root", "test_share"},
+    "huggingface": {"root", "download", "test_share", "image_size", "channels", "background"},
     "imagenet": {"root"},
 }
 """The keys of `prepare` that each source takes; all others must be null, and `download` false."""
@@ -399,7 +402,7 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
                 f"prepare.{option.name} is {value!r}: {source} takes {', '.join(sorted(takes))} alone, "
                 f"so set it to {nothing}"
             )
-    needed = {"root"} if "root" in takes and not prepare.download else set()
+    needed = {"root"} if "root" in takes and (not prepare.download or source == "huggingface") else set()
     needed |= {"test_share", "enlarge"} if source == "digits" else takes & {"image_size", "channels"}
     problems += [
         f"prepare.{name} is null: {source} needs {_NEEDS[name]}"
@@ -417,6 +420,11 @@ def _prepare_checks(prepare: Prepare) -> list[str]:
         )
     if prepare.root == "":
         problems.append("prepare.root is '': must be a path, or null")
+    if "://" in (prepare.root or ""):
+        problems.append(
+            f"prepare.root is {prepare.root!r}: must be a path: fetch it first, "
+            f"`dvc import-url {prepare.root} data/NAME`, and set prepare.root to data/NAME"
+        )
     return problems
 
 

@@ -18,6 +18,8 @@ BROUGHT = OUTPUTS / "brought.json"
 """Hashes of what a recipe brings along beside the data."""
 TRAIN_SPLIT = OUTPUTS / "data/prepared/train"
 TEST_SPLIT = OUTPUTS / "data/prepared/test"
+VAL_SPLIT = OUTPUTS / "data/prepared/val"
+"""For choosing, never for certificates; empty where the source has none."""
 DESCRIPTION = OUTPUTS / "data/prepared/description.json"
 VALIDATION = OUTPUTS / "data/validation.json"
 

@@ -10,8 +10,10 @@ from pipelines.cli import run_stage
 
 def run(params: Params) -> None:
     description = load_description(artifacts.DESCRIPTION)
-    folders = {"train": artifacts.TRAIN_SPLIT, "test": artifacts.TEST_SPLIT}
+    folders = {"train": artifacts.TRAIN_SPLIT, "val": artifacts.VAL_SPLIT, "test": artifacts.TEST_SPLIT}
     splits = {name: load_split_or_manifest(folder) for name, folder in folders.items()}
+    if not len(splits["val"]):
+        del splits["val"]
     broken, report = check_expectations(splits, description, min_class_share=params.validate.min_class_share)
     if not report["success"]:
         raise ValueError(

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 NOT_ON_COMPUTE_MACHINES = ["mlflow", "dvc", "prefect", "great_expectations", "pydantic", "sklearn"]
 SIGMA = 0.5
 WRITES = {
-    "prepare": {artifacts.TRAIN_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION},
+    "prepare": {artifacts.TRAIN_SPLIT, artifacts.VAL_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION},
     "validate": {artifacts.VALIDATION},
     "brought": {artifacts.BROUGHT},
     "train": {artifacts.model(SIGMA), artifacts.history(SIGMA).parent},

@@ -7,7 +7,7 @@ stage has decoded every file, and every reader checks the file's hash.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,13 @@ import pandas as pd
 
 from components.data.manifest import Manifest
 from components.data.prepared import Description, Split
+from components.tools.wording import counted
 
 NAMED_ROWS = 10
-TWIN_IN_TRAIN, TWIN_OF_ANOTHER_LABEL = "twin_in_train", "twin_of_another_label"
-"""Columns that name, for an image, the row of an equal one."""
+TWIN_OF_ANOTHER_LABEL = "twin_of_another_label"
+"""The column that names, for an image, the row of an equal one with another label."""
+APART = (("val", "train"), ("test", "train"), ("test", "val"))
+"""Splits that share no image, whatever its label."""
 PUBLISHED = ("mnist", "cifar10", "imagenet")
 """Sources that everybody uses unchanged: contradicting labels in them are reported, but do not stop the pipeline."""
 
@@ -40,7 +43,7 @@ class Rule:
 class Broken:
     says: str
     rows: list[str]
-    """Every offending row, such as 'train 17', or 'train 17 (cats/3.jpg)' where it is a file's."""
+    """Every offending row, such as 'train image 17', or 'train image 17 (cats/3.jpg)' where it is a file's."""
     stops: bool = True
 
     def __str__(self) -> str:
@@ -48,7 +51,12 @@ class Broken:
         return f"{self.says}: {', '.join(self.rows[:NAMED_ROWS])}{more}"
 
 
-def label_rules(description: Description) -> list[Rule]:
+def twin_column(one: str, other: str) -> str:
+    """The column that names, for an image of one split, the row of an equal one in another."""
+    return f"{one}_twin_in_{other}"
+
+
+def label_rules(splits: Collection[str], description: Description) -> list[Rule]:
     labels = list(range(len(description.classes)))
     return [
         Rule("image without a label", "ExpectColumnValuesToNotBeNull", "label", {}),
@@ -58,7 +66,11 @@ def label_rules(description: Description) -> list[Rule]:
             "label",
             {"value_set": labels},
         ),
-        Rule("test image that is also in train", "ExpectColumnValuesToBeNull", TWIN_IN_TRAIN, {}),
+        *(
+            Rule(f"{one} image that is also in {other}", "ExpectColumnValuesToBeNull", twin_column(one, other), {})
+            for one, other in APART
+            if one in splits and other in splits
+        ),
         Rule(
             "image that also occurs with another label",
             "ExpectColumnValuesToBeNull",
@@ -103,7 +115,7 @@ def split_rules() -> list[Rule]:
 
 
 def describe_images(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
-    """One row per image or label, whichever are more; its index is a name like 'train 17 (cats/3.jpg)'.
+    """One row per image or label, whichever are more; its index is a name like 'train image 17 (cats/3.jpg)'.
 
     If equal images have several labels, those whose label differs from the first one's contradict it.
     """
@@ -114,19 +126,22 @@ def describe_images(splits: dict[str, Split | Manifest], description: Descriptio
         for name, split in splits.items()
     ]
     frame = pd.concat([frame for frame in frames if len(frame)]).set_index("row", drop=False)
-    train = frame[(frame["split"] == "train") & frame["has_image"]]
-    first_in_train = train.drop_duplicates("digest").set_index("digest")["row"]
-    frame[TWIN_IN_TRAIN] = frame["digest"].map(first_in_train).where(frame["split"] != "train")
+    for one, other in APART:
+        there = frame[(frame["split"] == other) & frame["has_image"]]
+        first_there = there.drop_duplicates("digest").set_index("digest")["row"]
+        frame[twin_column(one, other)] = frame["digest"].map(first_there).where(frame["split"] == one)
     first = frame.dropna(subset=["digest", "label"]).drop_duplicates("digest").set_index("digest")
     contradicts = frame["label"].notna() & (frame["label"] != frame["digest"].map(first["label"]))
-    frame[TWIN_OF_ANOTHER_LABEL] = frame["digest"].map(first["row"]).where(contradicts)
+    titles = dict(enumerate(description.classes))
+    named = first["row"] + first["label"].map(lambda label: f" of class {titles.get(label, label)}")
+    frame[TWIN_OF_ANOTHER_LABEL] = frame["digest"].map(named).where(contradicts)
     return frame
 
 
 def _describe_manifest(name: str, manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "row": [f"{name} {i} ({path})" for i, path in enumerate(manifest.paths)],
+            "row": [f"{name} image {i} ({path})" for i, path in enumerate(manifest.paths)],
             "split": name,
             "label": manifest.labels.astype(float),
             "has_image": True,
@@ -140,7 +155,7 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
         image = split.images[i] if i < len(split.images) else None
         label = split.labels[i] if i < len(split.labels) else None
         yield {
-            "row": f"{name} {i}" + (f" ({split.paths[i]})" if split.paths and i < len(split.paths) else ""),
+            "row": f"{name} image {i}" + (f" ({split.paths[i]})" if split.paths and i < len(split.paths) else ""),
             "split": name,
             "label": None if label is None else float(label),
             "has_image": image is not None,
@@ -153,9 +168,9 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
 
 
 def describe_splits(splits: dict[str, Split | Manifest], description: Description) -> pd.DataFrame:
-    """One row per split: whether it has as many labels as were prepared."""
+    """One row per split that is described: whether it has as many labels as were prepared."""
     prepared = {"train": description.train_images, "test": description.test_images}
-    rows = [{"row": name, "count_agrees": len(split.labels) == prepared[name]} for name, split in splits.items()]
+    rows = [{"row": name, "count_agrees": len(splits[name].labels) == count} for name, count in prepared.items()]
     return pd.DataFrame(rows).set_index("row", drop=False)
 
 
@@ -164,8 +179,9 @@ def describe_classes(splits: dict[str, Split | Manifest], description: Descripti
     rows = []
     for name, split in splits.items():
         for label, title in enumerate(description.classes):
-            share = float(np.mean(split.labels == label)) * len(description.classes) if len(split.labels) else 0.0
-            rows.append({"row": f"{name} class {title}", "relative_share": share})
+            count = int(np.sum(split.labels == label))
+            share = count / len(split.labels) * len(description.classes) if len(split.labels) else 0.0
+            rows.append({"row": f"{name} class {title} ({counted(count, 'images')})", "relative_share": share})
     return pd.DataFrame(rows).set_index("row", drop=False)
 
 
@@ -179,7 +195,7 @@ def check_expectations(
         pipeline.
     """
     files = any(isinstance(split, Manifest) for split in splits.values())
-    image_rules = label_rules(description) + ([] if files else pixel_rules(description))
+    image_rules = label_rules(splits, description) + ([] if files else pixel_rules(description))
     frames = [
         (describe_images(splits, description), image_rules),
         (describe_classes(splits, description), class_rules(min_class_share)),
@@ -188,14 +204,22 @@ def check_expectations(
     broken, report = [], []
     for frame, rules in frames:
         for rule, rows in zip(rules, _run_rules(frame, rules), strict=True):
-            if rule.column in (TWIN_IN_TRAIN, TWIN_OF_ANOTHER_LABEL):
-                twins = frame[rule.column]
-                rows = [f"{row} = {twins[row]}" for row in rows]
+            if "twin" in rule.column:
+                rows = [_beside_twin(frame.loc[row], rule.column, description.classes) for row in rows]
             if rows:
                 broken.append(Broken(rule.says, rows, rule.stops))
             report.append({"rule": rule.says, "column": rule.column, "checked": len(frame), "broken": rows})
     fit = not any(item.stops for item in broken)
     return broken, {"success": fit, "data_sha256": description.sha256, "rules": report}
+
+
+def _beside_twin(image: Any, column: str, classes: list[str]) -> str:
+    """An image's name with its twin's, and with the class where the twin is of another."""
+    if column != TWIN_OF_ANOTHER_LABEL:
+        return f"{image['row']} = {image[column]}"
+    number = int(image["label"])
+    title = classes[number] if 0 <= number < len(classes) else number
+    return f"{image['row']} of class {title} = {image[column]}"
 
 
 def _run_rules(frame: pd.DataFrame, rules: list[Rule]) -> list[list[str]]:

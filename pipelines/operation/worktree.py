@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from components.data.sources.path_table import TABLES
 from components.params import SOURCE_OPTIONS, Params
 from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
@@ -125,7 +126,8 @@ def source_state(params: Params) -> str:
     settings = params.prepare
     if "root" not in SOURCE_OPTIONS[settings.source]:
         return settings.source
-    return fingerprint(artifacts.source_root(settings.root))
+    root = artifacts.source_root(settings.root)
+    return fingerprint(root.parent if settings.source == "table" and root.suffix in TABLES else root)
 
 
 def prepared_from(folder: Path) -> str | None:

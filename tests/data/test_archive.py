@@ -1,7 +1,10 @@
 """Archives as sources: as good as their folders, and nothing leads out of them."""
 
 import io
+import stat
+import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +84,88 @@ def test_a_torn_archive_is_refused_and_leaves_nothing(pets, tmp_path, monkeypatc
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    (tmp_path / "pets.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"pets.zip: must be a folder or an archive \(.tar, "):
-        read(tmp_path / "pets.zip")
+    (tmp_path / "pets.rar").write_bytes(b"Rar!")
+    with pytest.raises(ValueError, match=r"pets.rar: must be a folder or an archive \(.tar, .*, .zip\)"):
+        read(tmp_path / "pets.rar")
+
+
+# --- zip ---------------------------------------------------------------------------------------------------------
+
+
+def zipped(folder: Path, target: Path, top: str = "") -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, f"{top}{path.relative_to(folder)}")
+    return target
+
+
+@pytest.mark.parametrize("top", ["", "pets/"])
+def test_a_zip_is_as_good_as_its_folder(pets, tmp_path, top):
+    (pets / "Thumbs.db").write_bytes(b"")
+    packed, folder = read(zipped(pets, tmp_path / "pets.zip", top)), read(pets)
+    assert np.array_equal(packed.images, folder.images)
+    assert (packed.classes, packed.paths) == (folder.classes, folder.paths)
+
+
+def link() -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("cat/link.jpg")
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/tmp/smoothmix-pwned", "leads out of the archive"),
+        ("cat/../../smoothmix-pwned", "leads out of the archive"),
+        (link(), "is a link or a device"),
+    ],
+    ids=["absolute", "upwards", "link"],
+)
+def test_a_zip_that_reaches_outside_is_refused_by_member(pets, tmp_path, name, message):
+    path = zipped(pets, tmp_path / "bad.zip")
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr(name, "/etc/hostname")
+    with pytest.raises(ValueError, match=message):
+        read(path)
+    assert not Path("/tmp/smoothmix-pwned").exists()
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(pets, tmp_path, monkeypatch):
+    (pets / "cat/zeros.png").write_bytes(bytes(2**24))
+    path = zipped(pets, tmp_path / "bomb.zip")
+    assert path.stat().st_size < 2**16
+    monkeypatch.setattr(archive_module, "MAX_BYTES", 2**23)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(ValueError, match=r"holds more than .* or 8 MiB: .* unpack it by hand"):
+        archive_module.unpack(path, tmp_path / "target")
+    assert not list((tmp_path / "target").rglob("zeros.png"))
+
+
+def test_a_zip_that_lies_about_a_size_is_refused(pets, tmp_path):
+    """The directory says 10 bytes, the member holds more: what is written ends there, and its checksum is wrong."""
+    path = zipped(pets, tmp_path / "lie.zip")
+    data, entry = bytearray(path.read_bytes()), zipfile.ZipFile(path).getinfo("cat/0.jpg")
+    at = data.index(b"PK\x01\x02", zipfile.ZipFile(path).start_dir)
+    while data[at + 46 : at + 46 + len(entry.filename)] != entry.filename.encode():
+        at = data.index(b"PK\x01\x02", at + 4)
+    data[at + 24 : at + 28] = struct.pack("<I", 10)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"lie.zip cannot be unpacked \(Bad CRC-32 .*: pack it again"):
+        read(path)
+
+
+def test_an_encrypted_zip_and_a_torn_one_are_refused(pets, tmp_path):
+    path = zipped(pets, tmp_path / "pets.zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"pets.zip cannot be unpacked \(File is not a zip file\): pack it again"):
+        read(path)
+    locked = bytearray(whole)
+    at = locked.index(b"PK\x01\x02")
+    while at >= 0:
+        locked[at + 8] |= 1
+        at = locked.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(locked)
+    with pytest.raises(ValueError, match="is encrypted: pack it without a password"):
+        read(path)

@@ -40,7 +40,7 @@ def test_a_folder_with_a_test_split_keeps_it(pets, tmp_path):
     assert source.test[1].tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match=r"prepare.test_share is 0.25: .* has a test split of its own"):
         read(tmp_path / "own")
-    with pytest.raises(ValueError, match=r"prepare.test_share is null: .* has no folders train and test"):
+    with pytest.raises(ValueError, match=r"prepare.test_share is null: .* has no splits train and test"):
         read(pets, test_share=None)
 
 

@@ -57,13 +57,13 @@ def test_damaged_images_and_labels_are_named(prepared):
     test_labels[test_labels == 6] = 5
     found = broken_rows(prepared, Split(images, labels), Split(test_images, test_labels))
     assert found == {
-        "pixel above 16": ["train 3"],
-        "constant image": ["train 5"],
-        "image without a label": ["train 7"],
-        "label outside the classes 0 to 9": ["train 11", "train 15", "train 19"],
-        "test image that is also in train": ["test 4 = train 30"],
-        "image that also occurs with another label": ["test 4 = train 30"],
-        "class with less than 0.5 of a balanced share": ["test class 6"],
+        "pixel above 16": ["train image 3"],
+        "constant image": ["train image 5"],
+        "image without a label": ["train image 7"],
+        "label outside the classes 0 to 9": ["train image 11", "train image 15", "train image 19"],
+        "test image that is also in train": ["test image 4 = train image 30"],
+        "image that also occurs with another label": ["test image 4 of class 2 = train image 30 of class 7"],
+        "class with less than 0.5 of a balanced share": ["test class 6 (0 images)"],
     }
 
 
@@ -77,14 +77,14 @@ def test_images_that_come_from_files_are_named_by_file_and_so_are_their_twins(pr
     test_images[19] = images[8]  # of class 9
     found = broken_rows(prepared, Split(images, train.labels, names[0]), Split(test_images, test.labels, names[1]))
     assert found == {
-        "constant image": ["train 6 (a/1/6.png)"],
+        "constant image": ["train image 6 (a/1/6.png)"],
         "test image that is also in train": [
-            "test 5 (b/2/5.png) = train 8 (a/2/8.png)",
-            "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
+            "test image 5 (b/2/5.png) = train image 8 (a/2/8.png)",
+            "test image 19 (b/9/19.png) = train image 8 (a/2/8.png)",
         ],
         "image that also occurs with another label": [
-            "train 13 (a/3/13.png) = train 8 (a/2/8.png)",
-            "test 19 (b/9/19.png) = train 8 (a/2/8.png)",
+            "train image 13 (a/3/13.png) of class 3 = train image 8 (a/2/8.png) of class 2",
+            "test image 19 (b/9/19.png) of class 9 = train image 8 (a/2/8.png) of class 2",
         ],
     }
 
@@ -95,7 +95,9 @@ def test_labels_that_contradict_each_other_in_a_published_set_are_named_and_stop
     images[39] = images[0]
     splits = {"train": Split(images, train.labels), "test": test}
     broken, report = check_expectations(splits, replace(description, source="cifar10"), min_class_share=0.5)
-    assert [str(item) for item in broken] == ["image that also occurs with another label: train 39 = train 0"]
+    assert [str(item) for item in broken] == [
+        "image that also occurs with another label: train image 39 of class 9 = train image 0 of class 0"
+    ]
     assert report["success"]
 
 
@@ -103,9 +105,9 @@ def test_arrays_of_the_wrong_form_are_named(prepared):
     train, test, _ = prepared
     cut = Split(test.images[:, :, 1:].astype(np.float32), test.labels)
     short = Split(train.images, train.labels[:-2])
-    every = [f"test {i}" for i in range(20)]
+    every = [f"test image {i}" for i in range(20)]
     assert broken_rows(prepared, short, cut) == {
-        "image without a label": ["train 38", "train 39"],
+        "image without a label": ["train image 38", "train image 39"],
         "image shape is not [1, 8, 8]": every,
         "pixels are not uint8": every,
         "split size differs from the description": ["train"],
@@ -115,7 +117,7 @@ def test_arrays_of_the_wrong_form_are_named(prepared):
 def test_labels_without_images_are_named(prepared):
     train, test, _ = prepared
     found = broken_rows(prepared, Split(train.images[:-1], train.labels), Split(test.images[:-1], test.labels))
-    assert found == {"label without an image": ["train 39", "test 19"]}
+    assert found == {"label without an image": ["train image 39", "test image 19"]}
 
 
 def test_a_long_list_of_rows_is_cut_short():
@@ -145,6 +147,8 @@ def test_the_stage_names_the_files_of_own_images(tmp_path, monkeypatch):
     ) as refusal:
         validate_stage.run(recipe)
     said = str(refusal.value)
-    assert "test image that is also in train: test 0 (test/cat/0 (1).png) = train 0 (train/cat/0.png);" in said
-    assert "constant image: test 7 (test/dog/white.png):" in said
+    assert (
+        "test image that is also in train: test image 0 (test/cat/0 (1).png) = train image 0 (train/cat/0.png);" in said
+    )
+    assert "constant image: test image 7 (test/dog/white.png):" in said
     assert not (tmp_path / artifacts.VALIDATION).exists()

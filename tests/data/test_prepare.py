@@ -44,6 +44,8 @@ def test_a_failure_leaves_the_earlier_data_and_nothing_else(recipe, pets, tmp_pa
         "prepared/train/images.npy",
         "prepared/train/labels.npy",
         "prepared/train/paths.txt",
+        "prepared/val/images.npy",
+        "prepared/val/labels.npy",
     ]
     (pets / "dog/1.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"dog/1\.jpg"):
@@ -72,6 +74,8 @@ def test_new_data_of_another_form_replaces_the_old_whole(recipe, pets, imagenet_
         "prepared/description.json",
         "prepared/test/manifest.tsv",
         "prepared/train/manifest.tsv",
+        "prepared/val/images.npy",
+        "prepared/val/labels.npy",
     ]
 
 

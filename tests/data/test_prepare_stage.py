@@ -11,6 +11,7 @@ from tests.support.workspace import ROOT, copy_project, run, stages_run
 
 pytestmark = pytest.mark.slow
 DATA = "outputs/data/prepared"
+NO_VAL = ("val/images.npy", "val/labels.npy")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_failure_under_dvc_says_how_to_get_the_earlier_data_and_a_new_form_rep
     nulls = {"test_share": None, "image_size": None, "channels": None}
     set_source(project, source="imagenet", root="data/raw/own", **nulls)
     assert stages_run(run(project, "dvc", "repro", "prepare")) == ["prepare"]
-    assert set(files(project)) == {"train/manifest.tsv", "test/manifest.tsv", "description.json"}
+    assert set(files(project)) == {"train/manifest.tsv", "test/manifest.tsv", "description.json", *NO_VAL}
 
     own = {"source": "image_folder", "root": "data/raw/images", "test_share": 0.2, "image_size": 32, "channels": 3}
     set_source(project, **own)  # gone, but of a run that DVC knows

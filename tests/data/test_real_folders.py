@@ -112,16 +112,6 @@ def test_names_that_no_list_can_hold_are_refused(pets, name, problem):
 # --- layouts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("Test", "Train"), ("train", "valid"), ("test", "train", "val")])
-@pytest.mark.parametrize("test_share", [0.2, None])
-def test_folders_that_look_like_splits_are_neither_classes_nor_ignored(pets, tmp_path, names, test_share):
-    for name in names:
-        shutil.copytree(pets, tmp_path / "D" / name)
-    with pytest.raises(ValueError, match=f"{tmp_path}/D: {' and '.join(names)} look like splits") as refusal:
-        read(tmp_path / "D", test_share)
-    assert "only train and test are read: rename them" in str(refusal.value)
-
-
 def test_a_single_folder_that_is_called_train_is_a_class(pets):
     (pets / "dog").rename(pets / "train")
     assert read(pets).classes == ["cat", "train"]

@@ -194,15 +194,16 @@ def test_labels_counts_and_twins_of_manifests_are_checked(prepared):
         {"train": short, "test": Manifest(test.paths, labels, hashes)}, description, min_class_share=0.5
     )
     assert {item.says: item.rows for item in broken} == {
-        "label outside the classes 0 to 1": ["test 1 (val/n01/1.png)"],
-        "class with less than 0.5 of a balanced share": ["train class n02"],
+        "label outside the classes 0 to 1": ["test image 1 (val/n01/1.png)"],
+        "class with less than 0.5 of a balanced share": ["train class n02 (1 image)"],
         "split size differs from the description": ["train"],
     }
     complete = Manifest(test.paths, test.labels, [*test.hashes[:3], train.hashes[6], *test.hashes[4:]])
     broken, _ = check_expectations({"train": train, "test": complete}, description, min_class_share=0.5)
     assert [str(item) for item in broken] == [
-        "test image that is also in train: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
-        "image that also occurs with another label: test 3 (val/n01/3.png) = train 6 (train/n02/2.png)",
+        "test image that is also in train: test image 3 (val/n01/3.png) = train image 6 (train/n02/2.png)",
+        "image that also occurs with another label: "
+        "test image 3 (val/n01/3.png) of class n01 = train image 6 (train/n02/2.png) of class n02",
     ]
     assert [item.stops for item in broken] == [True, False], "ImageNet is published as it is"
 

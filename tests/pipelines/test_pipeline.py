@@ -152,8 +152,8 @@ def test_a_tracking_server_that_is_down_does_not_stop_a_training(project, tmp_pa
 @pytest.mark.parametrize(
     ("poison", "named"),
     [
-        (("labels", 7, 10), "label outside the classes 0 to 9: train 7"),
-        (("images", 5, None), "test image that is also in train: test 3"),
+        (("labels", 7, 10), "label outside the classes 0 to 9: train image 7"),
+        (("images", 5, None), "test image that is also in train: test image 3"),
     ],
 )
 def test_poisoned_data_stops_the_pipeline_before_training(project, tmp_path, poison, named):
@@ -211,7 +211,7 @@ def test_the_flow_names_the_stage_that_failed_and_its_last_lines(project, tmp_pa
     result = run(copy, sys.executable, "-m", "pipelines.flow", "run")
     assert result.returncode == 1
     assert "error: stage validate exited with" in result.stderr
-    assert "label outside the classes 0 to 9: train 11" in result.stderr
+    assert "label outside the classes 0 to 9: train image 11" in result.stderr
     assert "Running stage 'train" not in result.stdout + result.stderr
 
 

@@ -14,6 +14,7 @@ from components.data.image_files import Form, ImageFileError
 from components.data.manifest import Manifest
 from components.data.sources.archive import open_folder
 from components.data.sources.source import FileSource, Source
+from components.data.sources.splits import SPELLINGS, check_test_share, find_splits
 from components.data.sources.visible import visible
 from components.tools.progress import Progress
 from components.tools.scratch import scratch_array
@@ -22,8 +23,6 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET_SHAPE = [3, 224, 224]
 NAMED_FILES = 10
 READ_AHEAD = 4096
-LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Names of folders, in lower case, that other projects give to their splits."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,10 @@ class Listing:
 
 
 def image_folder(root: Path, *, test_share: float | None, form: Form) -> Source:
-    """Own images: `root`/train/<class>/* and `root`/test/<class>/*, or `root`/<class>/* to be split; or an archive.
+    """Own images: `root`/train/<class>/*, and test/ and val/ likewise, or `root`/<class>/* to be split; or an archive.
 
-    Each image is turned upright, resized until it covers the size of `form`, and its centre cut out. Names that start
-    with a dot and the like are skipped (see `is_skipped`).
+    Without test/, test images are drawn from train. Names that start with a dot and the like are skipped (see
+    `is_skipped`).
 
     Args:
         test_share: None where the folder has a test split of its own.
@@ -52,48 +51,70 @@ def image_folder(root: Path, *, test_share: float | None, form: Form) -> Source:
         ValueError: naming every file that cannot be used, or an option that does not go with the folder.
     """
     with open_folder(root) as folder:
-        has_test = has_test_split(folder, root)
-        if has_test and test_share is not None:
-            raise ValueError(
-                f"prepare.test_share is {test_share}: {root} has a test split of its own, so set it to null"
-            )
-        if not has_test and test_share is None:
-            raise ValueError(f"prepare.test_share is null: {root} has no folders train and test, so give the share")
-        listings, problems = list_splits(folder, ["train", "test"] if has_test else [""], root)
-        form = replace(form, bits=deepest(folder, [path for listing in listings for path in listing.paths]))
-        images = []
-        for listing in listings:
-            array = scratch_array((len(listing.paths), *form.shape), form.dtype)
-            problems += decode_into(array, folder, listing.paths, form)
-            images.append(array)
-        raise_for_files(root, problems)
+        splits = split_folders(folder, root)
+        check_test_share(test_share, splits, root)
+        listings, problems = list_splits(folder, list(splits.values()) or [""], root)
+        by_split = dict(zip(splits or ["train"], listings, strict=True))
+        return read_listings(by_split, problems, folder, root, form=form, origin="image folder")
+
+
+def read_listings(
+    listings: dict[str, Listing],
+    problems: list[str],
+    folder: Path,
+    root: Path,
+    *,
+    form: Form,
+    origin: str,
+) -> Source:
+    """Decode the files of train, and of val and test where they are listed.
+
+    Each image is turned upright, resized until it covers the size of `form`, and its centre cut out.
+
+    Args:
+        problems: what is already known to be wrong.
+        root: the path that messages show: for an unpacked archive, the archive.
+        form: what images are brought to; the bits are those of the deepest image.
+
+    Raises:
+        ValueError: naming every file that cannot be used.
+    """
+    form = replace(form, bits=deepest(folder, [path for listing in listings.values() for path in listing.paths]))
+    images = {}
+    for split, listing in listings.items():
+        images[split] = scratch_array((len(listing.paths), *form.shape), form.dtype)
+        problems += decode_into(images[split], folder, listing.paths, form)
+    raise_for_files(root, problems)
+    return in_memory(images, listings, form, origin)
+
+
+def in_memory(images: dict[str, np.ndarray], listings: dict[str, Listing], form: Form, origin: str) -> Source:
+    """Decoded images, (N, C, H, W) of the form's type in each split, as a source."""
+    pairs = {split: (images[split], listing.labels) for split, listing in listings.items()}
+    paths = {split: listing.paths for split, listing in listings.items()}
     return Source(
-        images=images[0],
-        labels=listings[0].labels,
-        classes=listings[0].classes,
+        *pairs["train"],
+        classes=listings["train"].classes,
         max_value=form.max_value,
-        origin="image folder",
-        paths=listings[0].paths,
-        test=(images[1], listings[1].labels) if has_test else None,
-        test_paths=listings[1].paths if has_test else None,
+        origin=origin,
+        paths=paths["train"],
+        test=pairs.get("test"),
+        test_paths=paths.get("test"),
+        val=pairs.get("val"),
+        val_paths=paths.get("val"),
     )
 
 
-def has_test_split(folder: Path, root: Path) -> bool:
-    """Whether a folder has train/ and test/.
+def split_folders(folder: Path, root: Path) -> dict[str, str]:
+    """The folders of the splits, by split; none if the folders are classes.
 
     A single folder with such a name is a class: there are images of trains.
 
     Raises:
-        ValueError: naming the folders of `root` that look like splits and are not train and test.
+        ValueError: two folders of `root` are of one split, or there is no train.
     """
-    names = [entry.name for entry in visible(folder) if entry.is_dir() and entry.name.lower() in LIKE_SPLITS]
-    if len(names) > 1 and set(names) != {"train", "test"}:
-        raise ValueError(
-            f"{root}: {' and '.join(names)} look like splits, but only train and test are read: "
-            "rename them, move the images of a third into these two or elsewhere, and set prepare.test_share to null"
-        )
-    return len(names) > 1
+    names = [entry.name for entry in visible(folder) if entry.is_dir() and entry.name.lower() in SPELLINGS]
+    return find_splits(names, root) if len(names) > 1 else {}
 
 
 def imagenet(root: Path) -> FileSource:
@@ -181,11 +202,16 @@ def deepest(folder: Path, paths: list[str]) -> int:
 
 def decode_into(array: np.ndarray, folder: Path, paths: list[str], form: Form) -> list[str]:
     """Fill (N, C, H, W) with the images of `paths`; return the unusable files with reasons."""
+    return decode_each(array, paths, lambda i: image_files.read_bytes(folder / paths[i]), form)
+
+
+def decode_each(array: np.ndarray, names: list[str], read: Callable[[int], bytes], form: Form) -> list[str]:
+    """Fill (N, C, H, W) with the images whose bytes `read` gives; return the unusable ones with reasons."""
 
     def use(i: int, data: bytes) -> None:
         array[i] = image_files.read_picture(data, form)
 
-    return _for_each_file(folder, paths, use)
+    return _for_each(names, read, use)
 
 
 def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
@@ -195,25 +221,25 @@ def hash_into(hashes: list[str], folder: Path, paths: list[str]) -> list[str]:
         hashes[i] = hashlib.sha256(data).hexdigest()
         image_files.decode(data, channels=3)
 
-    return _for_each_file(folder, paths, use)
+    return _for_each(paths, lambda i: image_files.read_bytes(folder / paths[i]), use)
 
 
-def _for_each_file(folder: Path, paths: Sequence[str], use: Callable[[int, bytes], None]) -> list[str]:
-    """Call `use` with each file's number and bytes, in several threads: decoding releases the GIL."""
+def _for_each(names: Sequence[str], read: Callable[[int], bytes], use: Callable[[int, bytes], None]) -> list[str]:
+    """Call `use` with each image's number and bytes, in several threads: decoding releases the GIL."""
 
     from components.tools.device import available_cores  # imports torch, which takes seconds
 
     def work(i: int) -> str | None:
         try:
-            use(i, image_files.read_bytes(folder / paths[i]))
+            use(i, read(i))
         except ImageFileError as error:
-            return f"{paths[i]} ({error})"
+            return f"{names[i]} ({error})"
         return None
 
     problems = []
-    with ThreadPoolExecutor(available_cores()) as pool, Progress("prepare", len(paths), "images") as progress:
-        for start in range(0, len(paths), READ_AHEAD):
-            for problem in pool.map(work, range(start, min(start + READ_AHEAD, len(paths)))):
+    with ThreadPoolExecutor(available_cores()) as pool, Progress("prepare", len(names), "images") as progress:
+        for start in range(0, len(names), READ_AHEAD):
+            for problem in pool.map(work, range(start, min(start + READ_AHEAD, len(names)))):
                 if problem:
                     problems.append(problem)
                 progress.advance()

@@ -21,10 +21,14 @@ class Source:
     origin: str
     """Where the images come from, for the dataset's identity: the same on every machine, so no path."""
     paths: list[str] | None = None
-    """The images' files, relative to the source's folder, with forward slashes; None where they have none."""
+    """What people call the images: their files, relative to the source's folder, with forward slashes, or their numbers
+    in a source that is to be split; None where a split's own numbers say it."""
     test: tuple[np.ndarray, np.ndarray] | None = None
     """Images and labels of the source's own test split, if it has one."""
     test_paths: list[str] | None = None
+    val: tuple[np.ndarray, np.ndarray] | None = None
+    """Images and labels of the source's own validation split, if it has one: for choosing, never for certificates."""
+    val_paths: list[str] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     """Per-channel normalisation in units of [0, 1], done inside the network; None for none."""
