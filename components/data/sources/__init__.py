@@ -22,9 +22,7 @@ SOURCES: dict[str, Callable[[Prepare, Path], Source | FileSource]] = {
     "digits": lambda settings, root: digits(),
     "mnist": lambda settings, root: mnist(root, download=settings.download),
     "cifar10": lambda settings, root: cifar10(root, download=settings.download),
-    "image_folder": lambda settings, root: image_folder(
-        root, test_share=settings.test_share, form=form_of(settings)
-    ),
+    "image_folder": lambda settings, root: image_folder(root, test_share=settings.test_share, form=form_of(settings)),
     "table": lambda settings, root: table(root, test_share=settings.test_share, form=form_of(settings)),
     "arrays": lambda settings, root: arrays(root, test_share=settings.test_share),
     "huggingface": lambda settings, root: huggingface(
