@@ -66,7 +66,11 @@ REFUSED = {
     "a table without a size": ("prepare", PATHS | {"image_size": None}, "image_size is null: table needs the side"),
     "arrays that are resized": ("prepare", ARRAYS | {"image_size": 32}, "arrays takes root, test_share alone, so set"),
     "arrays without a root": ("prepare", ARRAYS | {"root": None}, "prepare.root is null: arrays needs the path"),
-    "no name on the hub": ("prepare", HUB | {"root": None, "download": True}, "prepare.root is null: huggingface needs"),
+    "no name on the hub": (
+        "prepare",
+        HUB | {"root": None, "download": True},
+        "prepare.root is null: huggingface needs",
+    ),
     "an address": (
         "prepare",
         IMAGES | {"root": "s3://b/x.zip"},
