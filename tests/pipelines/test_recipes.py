@@ -46,6 +46,7 @@ EACH: dict[str, list[Any]] = {
     "prepare.enlarge": [2, None, None, None, None, None],
     "prepare.image_size": [None, 32, None, None, None, None],
     "prepare.channels": [None, 3, None, None, None, None],
+    "prepare.background": [None] * 6,
     "train.network": ["small_convnet", "resnet20", "resnet110", "resnet50", "lenet", "lenet"],
     "train.epochs": [30, 30, 150, 90, 90, 1],
     "train.learning_rate": [0.05, 0.1, 0.1, 0.1, 0.01, 0.01],
