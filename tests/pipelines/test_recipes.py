@@ -48,6 +48,7 @@ EACH: dict[str, list[Any]] = {
     "prepare.enlarge": [2, None, None, None, None, None, None],
     "prepare.image_size": [None, 32, None, None, None, None, None],
     "prepare.channels": [None, 3, None, None, None, None, None],
+    "prepare.background": [None] * 7,
     "train.network": ["small_convnet", "small_convnet", "resnet110", "resnet50", "lenet", "lenet", "resnet110"],
     "train.epochs": [30, 60, 150, 90, 90, 1, 0],
     "train.batch_size": [256, 32, 256, 256, 256, 256, 256],
