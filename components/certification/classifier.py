@@ -154,8 +154,8 @@ class SmoothedClassifier:
             One row per image: class (-1 where it abstains), class_name, radius (what is certified, rounded down: the
             preset one or 0; 0 also where it abstains), abstain, p_lower (lower bound on the probability of the class
             under the noise, of the selected class where it abstains), p_upper (upper bound on that of every other
-            class), n, the samples used after the selection, and rounded, whether the image was off the grid. Its `attrs`
-            hold the seed of the noise, and counts: per image, how many of the n samples fell to each class.
+            class), n, the samples used after the selection, and rounded, whether the image was off the grid. Its
+            `attrs` hold the seed of the noise, and counts: per image, how many of the n samples fell to each class.
 
         Raises:
             ValueError: one sentence that names what is wrong with the request, or which limit it exceeds.

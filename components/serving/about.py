@@ -10,7 +10,7 @@ from components.certification.noise import ARITHMETIC
 from components.certification.preset_radii import FIRST_LOOK, largest_preset_radius, last_look
 from components.params import smallest_n
 from components.serving import shown
-from components.serving.pictures import MAX_BYTES, MAX_PIXELS, picture_rule
+from components.serving.pictures import MAX_PIXELS, picture_rule
 
 HOW = {"bound": BOUND, "arithmetic": ARITHMETIC}
 """How certificates are made; see docs/certificates.md."""
@@ -39,8 +39,12 @@ class About:
 NOTHING = About()
 
 
-def facts(classifier: SmoothedClassifier, about: About) -> dict[str, Any]:
-    """The answer of /card."""
+def facts(classifier: SmoothedClassifier, about: About, picture_bytes: int) -> dict[str, Any]:
+    """The answer of /card.
+
+    Args:
+        picture_bytes: the limit of one picture.
+    """
     card = classifier.card
     return {
         "model": classifier.origin.name,
@@ -62,7 +66,7 @@ def facts(classifier: SmoothedClassifier, about: About) -> dict[str, Any]:
             "images": classifier.limits.images,
             "n": classifier.limits.n,
             "seconds": classifier.limits.seconds,
-            "picture_bytes": MAX_BYTES,
+            "picture_bytes": picture_bytes,
             "pixels": MAX_PIXELS,
             "show": shown.MOST,
         },

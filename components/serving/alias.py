@@ -47,7 +47,9 @@ class AliasWatch:
         before = self.served
         try:
             serve(self.version)
-        except Exception as error:  # whatever is wrong with that version, this one answers on; the next look tries again
+        except (
+            Exception
+        ) as error:  # whatever is wrong with that version, this one answers on; the next look tries again
             if self._said != self.version:
                 reason = " ".join(f"{error}".split()) or type(error).__name__
                 self._say(f"{self.alias} points at version {self.version}, which cannot be served: {reason}")

@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -152,7 +153,9 @@ class Service:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def card(self) -> Response:
-        return json_response(facts(self.served.classifier, self.served.about))
+        served = self.served
+        picture_bytes = requests.most_bytes("image/png", served.classifier, self.limits.request_bytes)
+        return json_response(facts(served.classifier, served.about, picture_bytes))
 
     async def examples(self) -> Response:
         return json_response([asdict(example) for example in self.served.about.examples])
@@ -167,8 +170,8 @@ class Service:
             kind = content_type(request)
             most = requests.most_bytes(kind, served.classifier, self.limits.request_bytes)
             body = await read_body(request, most, served.classifier.limits.seconds)
-            work = (self.answer, served.classifier, kind, body, dict(request.query_params))
-            answers, asked, more = await asyncio.get_running_loop().run_in_executor(self._workers, *work)
+            work = partial(self.answer, served.classifier, kind, body, dict(request.query_params))
+            answers, asked, more = await asyncio.get_running_loop().run_in_executor(self._workers, work)
         except Refusal as refusal:
             return self.refuse(refusal)
         except Exception as error:  # the caller learns that the service failed, the log says why

@@ -92,7 +92,7 @@ def _pixels(data: bytes, card: ModelCard) -> tuple[np.ndarray, str]:
     image = image_files.decode(data, channels)
     before = f"{image.width}x{image.height}"
     if image.size == (width, height):
-        rule = f"{before}, the size of the model's images: unchanged"
+        rule = f"{before}, as the model's images: not resized"
     elif height != width:
         raise ImageFileError(f"the model's images are not square, so a picture must have their size {width}x{height}")
     else:
@@ -115,7 +115,7 @@ def shorter_side_of(card: ModelCard) -> int:
 def colour_rule(card: ModelCard) -> str:
     """The rest of the rule, which does not depend on the picture."""
     grid = "" if card.grid % 255 == 0 else f"; values to the nearest of {card.grid} steps"
-    return ("; grey" if card.image_shape[0] == 1 else "; RGB") + grid
+    return ("; as grey" if card.image_shape[0] == 1 else "; as RGB") + grid
 
 
 def picture_rule(card: ModelCard) -> str:

@@ -5,6 +5,7 @@ No page asks another host for anything, and none holds anything of the model: sc
 
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -72,30 +73,43 @@ def reference(template: str, spec: dict[str, Any]) -> str:
 def operation(name: str, facts: dict[str, Any]) -> str:
     content = facts.get("requestBody", {}).get("content", {})
     body = f"<p>Body: {', '.join(f'<code>{kind}</code>' for kind in content)}</p>" if content else ""
-    query = [(f["name"], f["schema"], f["description"]) for f in facts.get("parameters", [])]
-    statuses = [(status, {}, of.get("description", "a refusal")) for status, of in facts["responses"].items()]
-    described = f"<p>{html.escape(facts.get('description', ''))}</p>{body}"
-    tables = table("In the query", query) + table("Status", statuses)
-    return f"<section><h2><code>{name}</code></h2><p><b>{html.escape(facts['summary'])}</b></p>{described}{tables}</section>"
+    query = [(of["name"], kinds(of["schema"]), of["description"]) for of in facts.get("parameters", [])]
+    statuses = [(status, of["description"]) for status, of in facts["responses"].items()]
+    parts = [
+        f"<h2><code>{name}</code></h2>",
+        f"<p><b>{html.escape(facts['summary'])}</b></p>",
+        f"<p>{html.escape(facts.get('description', ''))}</p>",
+        body,
+        table(("In the query", "Type", "Meaning"), query),
+        table(("Status", "Meaning"), statuses),
+    ]
+    return f"<section>{''.join(parts)}</section>"
 
 
 def schema(name: str, facts: dict[str, Any]) -> str:
-    rows = [(key, of, of.get("description", "")) for key, of in facts["properties"].items()]
+    rows = []
     for key, of in facts["properties"].items():
-        rows += [(f"{key}.{inner}", o, o.get("description", "")) for inner, o in of.get("properties", {}).items()]
-    return f"<section><h2>{name}</h2>{table('Key', rows)}</section>"
+        rows.append((key, kinds(of), of.get("description", "")))
+        rows += [(f"{key}.{inner}", kinds(o), o["description"]) for inner, o in of.get("properties", {}).items()]
+    return f"<section><h2>{name}</h2>{table(('Key', 'Type', 'Meaning'), rows)}</section>"
 
 
-def table(caption: str, rows: list[tuple[str, dict[str, Any], str]]) -> str:
-    """Name, type and description per row."""
+def kinds(of: dict[str, Any]) -> str:
+    """The type of a value, in words."""
+    kind = of.get("type", "")
+    return " or ".join(kind) if isinstance(kind, list) else kind
+
+
+def table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """The first cell of each row is its name."""
     if not rows:
         return ""
-    lines = []
-    for name, of, description in rows:
-        kind = of.get("type", "")
-        kinds = " or ".join(kind) if isinstance(kind, list) else kind
-        lines.append(
-            f'<tr><th scope="row"><code>{name}</code></th><td>{kinds}</td><td>{html.escape(description)}</td></tr>'
-        )
-    head = f'<thead><tr><th scope="col">{caption}</th><th scope="col">Type</th><th scope="col">Meaning</th></tr></thead>'
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    body = ""
+    for name, *cells in rows:
+        others = "".join(f"<td>{html.escape(text)}</td>" for text in cells)
+        body += f'<tr><th scope="row"><code>{name}</code></th>{others}</tr>'
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{heads[0]}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

@@ -65,6 +65,7 @@ async function certify(only = null) {
   const n = $("samples").value;
   const query = new URLSearchParams({ n, show: COPIES, ...(only === null ? {} : { radius: only }) });
   state("working");
+  if (matchMedia("(max-width: 48rem)").matches) $("result").scrollIntoView();
   $("refusal").textContent = $("claim").textContent = "";
   $("verdict").textContent = `Certifying with ${only === null ? "" : "up to "}${whole(Number(n))} noisy copies …`;
   $("again").disabled = $("ask-radius").disabled = true;
@@ -146,7 +147,9 @@ function showVotes(given) {
   $("votes").tBodies[0].replaceChildren(...counted.map(([name, count]) => {
     const row = make("tr"), answered = !given.abstain && name === given.class_name;
     if (answered) row.className = "answer";
-    row.append(make("th", name + (answered ? " ← the answer" : ""), { scope: "row" }), bar(count / total));
+    const head = make("th", name, { scope: "row" });
+    if (answered) head.append(" ", make("span", "answer", { class: "chip" }));
+    row.append(head, bar(count / total));
     row.append(make("td", whole(count), { class: "number" }), make("td", percent(count / total), { class: "number" }));
     return row;
   }));
@@ -244,10 +247,14 @@ async function showCard() {
     ["Weights", `sha256 ${card.weights_sha256.slice(0, 16)}…`],
   ]);
   const rows = Object.entries(results).sort(([a], [b]) => a - b);
+  const most = card.samples.find(({ n }) => n === card.n)?.largest_radius ?? Infinity;
   $("results").hidden = !rows.length;
+  $("beyond").hidden = !rows.some(([r]) => r > most);
+  $("beyond").textContent = `–: beyond what ${whole(card.n)} copies can certify for any model.`;
   $("results").tBodies[0].replaceChildren(...rows.map(([r, accuracy]) => {
     const row = make("tr");
-    row.append(make("th", r, { scope: "row" }), bar(accuracy), make("td", percent(accuracy), { class: "number" }));
+    const text = r > most ? "–" : percent(accuracy);
+    row.append(make("th", r, { scope: "row" }), bar(accuracy), make("td", text, { class: "number" }));
     return row;
   }));
   const before = $("samples").value || card.n;
