@@ -65,10 +65,13 @@ class Page:
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
+    def middle(self, selector):
+        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        return self.run(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({box})")
+
     def drop(self, selector, path):
         """Drag a file from outside and let it go over an element."""
-        script = f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({selector!r}).getBoundingClientRect())"
-        x, y = self.run(script)
+        x, y = self.middle(selector)
         for kind in ("dragEnter", "dragOver", "drop"):
             data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
