@@ -57,6 +57,8 @@ def _header(data: bytes, index: int) -> tuple[int, int]:
         image: Any = Image.open(BytesIO(data), formats=tuple(FORMATS.values()))
         # A JPEG may hold further pictures, such as a preview; training reads the first one of these too.
         animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
+    except Image.DecompressionBombError:
+        raise TooLarge(f"image {index} has far more pixels than the limit of {MAX_PIXELS} in all") from None
     except Exception:  # corrupt bytes raise nearly any error in Pillow's decoders
         raise ValueError(f"image {index} is no {NAMES} that can be read") from None
     if animated:
@@ -68,7 +70,8 @@ def images_of_pictures(pictures: list[bytes], card: ModelCard) -> tuple[Tensor, 
     """The model's images of pictures, on its grid: float32 (B, C, H, W), and how each was resized.
 
     Raises:
-        ValueError: one sentence, as `picture_sizes`, or the model's images cannot come from pictures.
+        ValueError: one sentence: as `picture_sizes`, a picture cannot be decoded, or the model's images cannot come
+            from pictures.
     """
     sizes = picture_sizes(pictures)
     images, rules = [], []
