@@ -233,7 +233,7 @@ def content_type(request: Request) -> str:
     """The kind of a request's body: JSON or a picture."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (requests.JSON, *FORMATS):
-        raise Refusal(415, f"the content type must be {requests.JSON}, {', '.join(FORMATS)}")
+        raise Refusal(415, f"the content type must be {requests.JSON} or one of {', '.join(FORMATS)}")
     return kind
 
 

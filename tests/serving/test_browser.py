@@ -1,14 +1,18 @@
 """The page in a real browser, from a picture to its certificate: the real service of a registered model."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from components.certification.classifier import SmoothedClassifier
+from components.serving.app import create_app
 from tests.support.chromium import browsing
 from tests.support.registered import app_of, registry  # noqa: F401
-from tests.support.serving import running
+from tests.support.serving import SHAPE, make_classifier, running
 
 pytestmark = pytest.mark.command
 
@@ -63,6 +67,7 @@ def page(browser, registry, monkeypatch):  # noqa: F811
         browser.wait_for(f"{STATE} === 'empty'")
         yield browser
         assert browser.complaints() == []
+        browser.open("about:blank")
         hosts = {url.split("/")[2] for url in browser.requested() if not url.startswith(("data:", "blob:"))}
         assert hosts == {client.base_url.netloc.decode()}
 
@@ -145,6 +150,25 @@ def test_the_slider_says_what_is_certified_and_asks_about_one_radius(page, pictu
     page.run("document.getElementById('ask-radius').click()")
     page.wait_for("document.getElementById('figures').innerText.includes('the radius 0.1 only')")
     assert page.run("answer.params.radius") == 0.1
+
+
+def test_an_abstention_claims_nothing(browser, tmp_path):
+    """Mid-grey lies on the boundary of two half-spaces: each has half the votes."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(SHAPE), 3))
+    with torch.no_grad():
+        network[1].weight[:] = torch.tensor([[1.0], [-1.0], [0.0]])
+        network[1].bias[:] = torch.tensor([-1.0, 1.0, -1000.0]) * math.prod(SHAPE) * 128 / 255
+    known = make_classifier()
+    Image.new("L", SHAPE[1:], 128).save(tmp_path / "grey.png")
+    with running(create_app(SmoothedClassifier(network, known.card, origin=known.origin, n=1000))) as client:
+        browser.open(f"{client.base_url}/")
+        browser.wait_for(f"{STATE} === 'empty'")
+        browser.drop("#drop", tmp_path / "grey.png")
+        assert answered(browser) == "Abstains: nothing is claimed"
+        assert text(browser, "within") == "✗ Not certified"
+        assert browser.run("document.querySelectorAll('tr.answer').length") == 0
+        browser.run("document.getElementById('ask-radius').click()")
+        browser.wait_for(f"{STATE} === 'answered' && {VERDICT} === 'Not certified within 0.25'")
 
 
 def test_what_cannot_be_used_is_said_and_the_next_picture_is_answered(page, picture, tmp_path):

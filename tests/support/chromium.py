@@ -41,12 +41,14 @@ class Page:
         return done["result"].get("value")
 
     def wait_for(self, script):
+        """Wait until a script is true; where a page is being left, it fails for a moment."""
         end = time.monotonic() + PATIENCE
-        while not self.run(script):
-            assert time.monotonic() < end, (
-                f"not in time: {script}; the page says: {self.run('document.body.innerText')}"
-            )
+        while time.monotonic() < end:
+            with contextlib.suppress(AssertionError):
+                if self.run(script):
+                    return
             time.sleep(0.05)
+        raise AssertionError(f"not in time: {script}; the page says: {self.run('document.body.innerText')}")
 
     def open(self, url):
         self.send("Page.navigate", url=url)
