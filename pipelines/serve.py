@@ -8,19 +8,27 @@ import ipaddress
 import os
 import sys
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from components.certification.classifier import Limits, write_requests
+from components.certification.classifier import Limits, SmoothedClassifier, write_requests
+from components.data.prepared import Split, load_description, load_split_or_manifest
+from components.model.card import ModelCard
 from components.registry.connection import in_one_line, use_store
 from components.registry.loading import load_classifier
 from components.registry.model_files import find_version, parse_uri
+from components.registry.versions import described
+from components.serving.about import About, Example
 from components.serving.alias import AliasWatch
-from components.serving.app import ServiceLimits, create_app
+from components.serving.app import Served, ServiceLimits, create_app
+from components.serving.pictures import data_url
 from pipelines import artifacts
 
 TOKEN = "SERVING_TOKEN"
 SHORTEST_TOKEN = 16
+EXAMPLES = 12
+"""Test images that the page offers at most."""
 
 
 def main() -> None:
@@ -54,12 +62,48 @@ def prepare(options: argparse.Namespace) -> FastAPI:
         ) from None
     name, version = classifier.origin.name, classifier.origin.version
     watch = AliasWatch(alias, version, lambda: str(find_version(options.model).version)) if alias else None
-    if watch:
-        watch.start()
     service = ServiceLimits(request_bytes=options.max_bytes, concurrent=options.max_concurrent)
-    app = create_app(classifier, token=token, limits=service, watch=watch)
+    app = create_app(classifier, about=about(classifier), token=token, limits=service, watch=watch)
     app.title = f"{name} v{version}"
+
+    def serve(number: str) -> None:
+        newer = load_classifier(f"models:/{name}/{number}", limits)
+        app.state.service.serve(Served(newer, about(newer)))
+
+    if watch:
+        watch.start(serve)
     return app
+
+
+def about(classifier: SmoothedClassifier) -> About:
+    """The results of the registered table, and one test image per class where the prepared data is the model's."""
+    origin = classifier.origin
+    facts = described(find_version(f"models:/{origin.name}/{origin.version}"), None)
+    results = {
+        "acr": facts.acr,
+        "bound": facts.bound,
+        "clean_accuracy": facts.clean_accuracy,
+        "certified_accuracy": {f"{radius:g}": value for radius, value in facts.certified_accuracy.items()},
+    }
+    known = {name: value for name, value in results.items() if value}
+    return About(known, examples(classifier.card))
+
+
+def examples(card: ModelCard) -> list[Example]:
+    """The first test image of each of the first classes; none where other data is prepared here, or files are."""
+    try:
+        description = load_description(artifacts.DESCRIPTION)
+        split = load_split_or_manifest(artifacts.TEST_SPLIT)
+    except ValueError:
+        return []
+    if description.sha256 != card.data_sha256 or not isinstance(split, Split) or card.image_shape[0] not in (1, 3):
+        return []
+    labels, firsts = np.unique(split.labels, return_index=True)
+    scale = 255 / description.max_value
+    return [
+        Example(card.classes[label], data_url(np.rint(split.images[first] * scale).astype(np.uint8)))
+        for label, first in list(zip(labels, firsts, strict=True))[:EXAMPLES]
+    ]
 
 
 def parse_options() -> argparse.Namespace:

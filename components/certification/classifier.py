@@ -154,7 +154,8 @@ class SmoothedClassifier:
             One row per image: class (-1 where it abstains), class_name, radius (what is certified, rounded down: the
             preset one or 0; 0 also where it abstains), abstain, p_lower (lower bound on the probability of the class
             under the noise, of the selected class where it abstains), p_upper (upper bound on that of every other
-            class), n, the samples used after the selection, and rounded, whether the image was off the grid.
+            class), n, the samples used after the selection, and rounded, whether the image was off the grid. Its
+            `attrs` hold the seed of the noise, and counts: per image, how many of the n samples fell to each class.
 
         Raises:
             ValueError: one sentence that names what is wrong with the request, or which limit it exceeds.
@@ -170,6 +171,7 @@ class SmoothedClassifier:
         steps, losses = on_grid(images, self.sampler.grid)
         certificates = self._answer(steps, procedure, seed, self.limits.seconds)
         answers = self._frame(certificates, losses)
+        answers.attrs = {"seed": seed, "counts": [certificate.counts for certificate in certificates]}
         self._log(answers, seed=seed, n=n, failure_prob=failure_prob, radius=radius, begin=begin)
         return answers
 

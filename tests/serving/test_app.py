@@ -9,8 +9,9 @@ import time
 import pytest
 import torch
 
-from components.serving import app as app_module
-from components.serving.app import HOW, ServiceLimits, bytes_needed, create_app
+from components.serving import requests as requests_module
+from components.serving.app import HOW, ServiceLimits, create_app
+from components.serving.requests import bytes_needed
 from tests.support.serving import ANSWER, IMAGES, SHAPE, ask, running
 
 
@@ -148,16 +149,16 @@ def test_images_of_any_size_leave_the_limit_where_it_was(classifier):
 
 def test_requests_are_parsed_one_at_a_time(classifier, monkeypatch):
     """As Python objects they take many times their bytes."""
-    inside, most, parse = [], [], app_module.parse
+    inside, most, parse = [], [], requests_module.parse
 
-    def slow_parse(body):
+    def slow_parse(*asked):
         inside.append(1)
         most.append(len(inside))
         time.sleep(0.05)
         inside.pop()
-        return parse(body)
+        return parse(*asked)
 
-    monkeypatch.setattr(app_module, "parse", slow_parse)
+    monkeypatch.setattr(requests_module, "parse", slow_parse)
     with running(create_app(classifier)) as client, concurrent.futures.ThreadPoolExecutor(4) as callers:
         statuses = list(callers.map(lambda _: ask(client, params={"n": 50}).status_code, range(4)))
     assert statuses == [200] * 4
