@@ -36,8 +36,8 @@ SOURCE = Path(__file__).parents[1]
 """Folder of the code, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
 P_LOWER_TEMPLATE = SOURCE / "components/evaluation/p_lower_ecdf.json"
-PUBLISHED = SOURCE / "results/published.csv"
-PUBLISHED_CURVES = SOURCE / "results/published_curves.csv"
+PUBLISHED = SOURCE / "components/evaluation/published.csv"
+PUBLISHED_CURVES = SOURCE / "components/evaluation/published_curves.csv"
 """Published figures, by data set, method and sigma; of the one-class bound."""
 
 

@@ -11,9 +11,10 @@ from components.evaluation.metrics import CONFIDENCE, certified_radii, curve, la
 from components.evaluation.page.level import Level
 from components.evaluation.rebound import bound_of, rebound
 from components.evaluation.report import BOUND_NAMES
+from components.params import Bound
 
 COLORS = [f"var(--series-{i})" for i in range(1, 7)]
-DASHES = [[1, 0], [8, 3], [2, 2], [8, 3, 2, 3], [5, 2], [1, 3]]
+DASHES = [[1, 0], [7, 3], [3, 2], [8, 3, 2, 3], [5, 2], [1, 3]]
 """Lines differ by dash as well as by colour."""
 QUIET = "var(--quiet)"
 CONFIG = {
@@ -24,27 +25,28 @@ CONFIG = {
         "gridColor": "var(--grid)",
         "domainColor": QUIET,
         "tickColor": QUIET,
-        "labelFontSize": 13,
-        "titleFontSize": 13,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
         "titleFontWeight": "normal",
         "titlePadding": 8,
+        "labelFlush": False,
     },
     "legend": {
         "labelColor": "currentColor",
         "titleColor": "currentColor",
-        "labelFontSize": 13,
-        "titleFontSize": 13,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
         "titleFontWeight": "normal",
         "orient": "top",
         "symbolStrokeWidth": 2.5,
-        "symbolSize": 300,
+        "symbolSize": 260,
         "labelLimit": 300,
         "columns": 3,
     },
     "view": {"stroke": None},
     "range": {"category": COLORS},
 }
-WIDTH, HEIGHT = 400, 250
+WIDTH, HEIGHT = 300, 210
 SHARE = {"domain": [0, 1]}
 
 
@@ -71,8 +73,9 @@ def svg(layers: list[dict[str, Any]], number: int, width: int = WIDTH, height: i
     return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
-def field(name: str, title: str | None = None, kind: str = "quantitative", **more: Any) -> dict[str, Any]:
-    return {"field": name, "type": kind, "title": title} | more
+def field(name: str, title: str | None = "", kind: str = "quantitative", **more: Any) -> dict[str, Any]:
+    """A channel. Without a title it takes that of another layer; None is for no title."""
+    return {"field": name, "type": kind} | ({} if title == "" else {"title": title}) | more
 
 
 def with_intervals(points: pd.DataFrame, images: int) -> pd.DataFrame:
@@ -94,90 +97,86 @@ def ceilings(levels: list[Level]) -> pd.DataFrame:
     return pd.DataFrame({"radius": places, "sigma": [level.key for level in levels]})
 
 
-def by_sigma(levels: list[Level], dashed: bool = True) -> dict[str, Any]:
-    """Colour, and dash, by noise level."""
+def by_sigma(levels: list[Level]) -> dict[str, Any]:
+    """Colour and dash by noise level."""
     keys = [level.key for level in levels]
-    colors = [COLORS[i % len(COLORS)] for i in range(len(keys))]
+    colors = [color_of(i) for i in range(len(keys))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(keys))]
-    channels = {"color": field("sigma", "σ", "nominal", scale={"domain": keys, "range": colors})}
-    if dashed:
-        channels["strokeDash"] = field("sigma", "σ", "nominal", scale={"domain": keys, "range": dashes})
-    return channels
+    return {
+        "color": field("sigma", "σ", "nominal", scale={"domain": keys, "range": colors}),
+        "strokeDash": field("sigma", "σ", "nominal", scale={"domain": keys, "range": dashes}),
+    }
+
+
+def color_of(place: int) -> str:
+    """The colour of the noise level at a place in the list."""
+    return COLORS[place % len(COLORS)]
 
 
 def all_curves(levels: list[Level]) -> list[dict[str, Any]]:
     """All noise levels: certified accuracy over the radius, with bands and ceilings."""
-    values = pd.concat([level_curve(level) for level in levels]).to_dict("records")
-    x = field("radius", "L2 radius")
-    band = {
-        "data": {"values": values},
-        "mark": {"type": "area", "interpolate": "step-before", "opacity": 0.16},
-        "encoding": {"x": x, "y": field("low", "certified accuracy", scale=SHARE), "y2": {"field": "high"}}
-        | by_sigma(levels, dashed=False),
-    }
-    line = {
-        "data": {"values": values},
+    curves = [level_curve(level) for level in levels]
+    bands = [band(curve, color_of(i)) for i, curve in enumerate(curves)]
+    lines = {
+        "data": {"values": pd.concat(curves).to_dict("records")},
         "mark": {"type": "line", "interpolate": "step-before", "strokeWidth": 2.5},
-        "encoding": {"x": x, "y": field("certified_accuracy")} | by_sigma(levels),
+        "encoding": {"x": field("radius", "L2 radius"), "y": field("certified_accuracy")} | by_sigma(levels),
     }
-    return [band, line, *ceiling_marks(levels)]
+    return [*bands, lines, *ceiling_marks(levels)]
+
+
+def band(points: pd.DataFrame, color: str) -> dict[str, Any]:
+    """The intervals of a curve."""
+    y = field("low", "certified accuracy", scale=SHARE)
+    return {
+        "data": {"values": points[["radius", "low", "high"]].to_dict("records")},
+        "mark": {"type": "area", "interpolate": "step-before", "opacity": 0.17, "color": color},
+        "encoding": {"x": field("radius", "L2 radius"), "y": y, "y2": {"field": "high"}},
+    }
 
 
 def ceiling_marks(levels: list[Level]) -> list[dict[str, Any]]:
     """Where nothing more can be certified: a rule per level, with its name."""
-    values = ceilings(levels).to_dict("records")
-    x = field("radius")
-    rule = {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5}
-    text = {"type": "text", "align": "right", "baseline": "top", "dx": -4, "dy": 2, "angle": 0, "fontSize": 11}
-    labels = [one | {"said": f"limit, σ {one['sigma']}" if len(values) > 1 else "limit of n"} for one in values]
-    color = by_sigma(levels, dashed=False) if len(levels) > 1 else {"color": {"value": QUIET}}
-    return [
-        {"data": {"values": values}, "mark": rule, "encoding": {"x": x} | color},
-        {
-            "data": {"values": labels},
-            "mark": text,
-            "encoding": {"x": x, "y": {"value": 0}, "text": {"field": "said"}, "color": {"value": "currentColor"}},
-        },
-    ]
+    marks: list[dict[str, Any]] = []
+    for i, level in enumerate(levels):
+        several = len(levels) > 1
+        values = [
+            {"radius": largest_radius_of(level.identity), "said": f"limit, σ {level.key}" if several else "limit"}
+        ]
+        rule = {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5, "color": color_of(i) if several else QUIET}
+        text = {"type": "text", "baseline": "bottom", "dy": -4, "fontSize": 11, "color": "currentColor"}
+        marks.append({"data": {"values": values}, "mark": rule, "encoding": {"x": field("radius")}})
+        places = {"x": field("radius"), "y": {"value": 0}, "text": {"field": "said"}}
+        marks.append({"data": {"values": values}, "mark": text, "encoding": places})
+    return marks
 
 
 def one_curve(level: Level) -> list[dict[str, Any]]:
     """One noise level: its curve with the band, the other bound, the constant classifier, published points, limit."""
-    own, sigma = bound_of(level.identity), level.sigma
+    own, limit = bound_of(level.identity), largest_radius_of(level.identity)
     points = level_curve(level)
-    parts = [points.assign(which=f"{BOUND_NAMES[own]} bound")]
-    names = [f"{BOUND_NAMES[own]} bound"]
-    other: Any = "one_class" if own == "two_class" else "two_class"
+    parts = {BOUND_NAMES[own]: (points, COLORS[0], [1, 0])}
     if "counts" in level.table:
-        facts = level.identity | {"bound": other}
-        rows = rebound(level.table, level.identity, other)
-        parts.append(curve(rows, sigma, largest_radius_of(facts)).assign(which=f"{BOUND_NAMES[other]} bound"))
-        names.append(f"{BOUND_NAMES[other]} bound")
-    limit = largest_radius_of(level.identity)
+        other: Bound = "one_class" if own == "two_class" else "two_class"
+        rows, end = rebound(level.table, level.identity, other), largest_radius_of(level.identity | {"bound": other})
+        parts[BOUND_NAMES[other]] = (curve(rows, level.sigma, end), COLORS[1], [6, 3])
     most = float(level.table["label"].value_counts(normalize=True).max())
-    constant = pd.DataFrame({"radius": [0, limit], "certified_accuracy": most, "which": "constant answer"})
-    names.append("constant answer")
-    values = pd.concat([*parts, constant])[["radius", "certified_accuracy", "which"]].to_dict("records")
-    scale = {"domain": names, "range": [COLORS[0], COLORS[1], QUIET][-len(names) :]}
-    scale["range"] = [COLORS[0], *([COLORS[1]] if len(names) > 2 else []), QUIET]
-    dashes = {"domain": names, "range": [[1, 0], *([[6, 3]] if len(names) > 2 else []), [2, 3]]}
-    x = field("radius", "L2 radius")
-    band = {
-        "data": {"values": points[["radius", "low", "high"]].to_dict("records")},
-        "mark": {"type": "area", "interpolate": "step-before", "opacity": 0.18, "color": COLORS[0]},
-        "encoding": {"x": x, "y": field("low", "certified accuracy", scale=SHARE), "y2": {"field": "high"}},
-    }
-    line = {
+    parts["constant"] = (pd.DataFrame({"radius": [0, limit], "certified_accuracy": most}), QUIET, [2, 3])
+    drawn = [points.assign(which=name) for name, (points, _, _) in parts.items()]
+    values = pd.concat(drawn)[["radius", "certified_accuracy", "which"]].to_dict("records")
+    colors = {"domain": list(parts), "range": [color for _, color, _ in parts.values()]}
+    dashes = {"domain": list(parts), "range": [dash for _, _, dash in parts.values()]}
+    lines = {
         "data": {"values": values},
         "mark": {"type": "line", "interpolate": "step-before", "strokeWidth": 2},
         "encoding": {
-            "x": x,
+            "x": field("radius", "L2 radius"),
             "y": field("certified_accuracy"),
-            "color": field("which", None, "nominal", scale=scale),
+            "color": field("which", None, "nominal", scale=colors),
             "strokeDash": field("which", None, "nominal", scale=dashes),
         },
     }
-    return [band, line, *published_marks(level), *ceiling_marks([level])]
+    return [band(points, COLORS[0]), lines, *published_marks(level), *ceiling_marks([level])]
 
 
 def published_marks(level: Level) -> list[dict[str, Any]]:
@@ -198,12 +197,14 @@ def radii_histogram(level: Level, bins: int = 24) -> list[dict[str, Any]]:
     bars = pd.DataFrame({"start": edges[:-1], "end": edges[1:], "images": heights})
     none = pd.DataFrame({"start": [-limit / bins * 1.6], "end": [-limit / bins * 0.6], "images": [(radii == 0).sum()]})
     y = field("images", "images")
-    places = {"x": field("start", "certified L2 radius of the right class"), "x2": {"field": "end"}, "y": y}
+    axis = {"labelExpr": "datum.value < 0 ? '' : datum.label"}  # left of 0 there are no radii
+    x = field("start", "certified L2 radius", axis=axis, scale={"nice": False})
+    places = {"x": x, "x2": {"field": "end"}, "y": y, "y2": {"datum": 0}}
     return [
         {"data": {"values": bars.to_dict("records")}, "mark": {"type": "bar", "color": COLORS[0]}, "encoding": places},
         {
             "data": {"values": none.to_dict("records")},
-            "mark": {"type": "bar", "color": "none", "stroke": COLORS[1], "strokeWidth": 2},
+            "mark": {"type": "bar", "fill": None, "stroke": COLORS[1], "strokeWidth": 2},
             "encoding": places,
         },
     ]
@@ -236,12 +237,13 @@ def attack_points(levels: list[Level]) -> list[dict[str, Any]]:
     end = float(found[["radius", "attacked"]].max().max()) if len(found) else 1.0
     diagonal = {"values": [{"radius": 0, "attacked": 0}, {"radius": end, "attacked": end}]}
     places = {"x": field("radius", "certified L2 radius"), "y": field("attacked", "attacked L2 radius")}
-    shape = {"shape": field("sigma", "σ", "nominal", scale={"domain": [level.key for level in levels]})}
+    color = by_sigma(levels)["color"]
+    shape = field("sigma", "σ", "nominal", scale={"domain": color["scale"]["domain"]})
     return [
         {
             "data": {"values": found.to_dict("records")},
             "mark": {"type": "point", "filled": False, "size": 50},
-            "encoding": places | by_sigma(levels, dashed=False) | shape,
+            "encoding": places | {"color": color, "shape": shape},
         },
         {"data": diagonal, "mark": {"type": "line", "color": QUIET, "strokeDash": [4, 4]}, "encoding": places},
     ]

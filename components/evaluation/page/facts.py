@@ -21,7 +21,7 @@ SHOWN_HASH = 16
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def finding(levels: list[Level]) -> dict[str, Any]:
@@ -43,9 +43,11 @@ def finding(levels: list[Level]) -> dict[str, Any]:
         level, radius, accuracy = max(offers, key=lambda offer: (offer[2]["value"], offer[1]))
     images = counted(len(level.table), "test images", form=",")
     share, low, high = (100 * accuracy[name] for name in ("value", "low", "high"))
-    said = f"{share:.1f} % of {images} are classified right, and provably stay so under every perturbation up to L2 "
+    said = (
+        f"{share:.1f}\u00a0% of {images} are classified right, and provably stay so under every perturbation up to L2 "
+    )
     said += f"length {radius:g}"
-    interval = f"σ {level.key}; {100 * CONFIDENCE:g} % interval {low:.1f} to {high:.1f} %"
+    interval = f"σ\u00a0{level.key}; {100 * CONFIDENCE:g}\u00a0% interval {low:.1f} to {high:.1f}\u00a0%"
     return {"said": f"{said} ({interval}).", "level": level, "radius": radius}
 
 

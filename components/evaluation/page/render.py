@@ -95,9 +95,9 @@ def drawn(levels: list[Level]) -> dict[str, Any]:
     attacked = any(level.attacks is not None for level in levels)
     one: Callable[..., Markup] = svg
     return {
-        "all": one(charts.all_curves(levels), width=640, height=340),
+        "all": one(charts.all_curves(levels), width=440, height=270),
         "levels": [one(charts.one_curve(level)) for level in levels],
-        "radii": [one(charts.radii_histogram(level), height=180) for level in levels],
+        "radii": [one(charts.radii_histogram(level), height=150) for level in levels],
         "p_lower": one(charts.p_lower_curves(ecdf, levels)) if len(ecdf) else None,
         "loss": one(charts.training_curves(levels, "loss", "training loss")) if trained else None,
         "accuracy": one(charts.training_curves(levels, "noisy_accuracy", "accuracy under noise")) if trained else None,
