@@ -22,7 +22,7 @@ at("large").addEventListener("click", (event) => { if (event.target === at("larg
 for (const card of document.querySelectorAll(".card")) {
   const pictures = card.querySelector(".pictures");
   if (!pictures) continue;
-  const title = card.querySelector("h4").textContent;
+  const title = `${card.querySelector("h4").textContent}, ${card.closest("details").querySelector("summary").textContent}`;
   const open = () => {
     const copy = card.cloneNode(true);
     copy.querySelectorAll("h4, .enlarge").forEach((part) => part.remove());
@@ -66,7 +66,7 @@ const result = (row) => {
   button.type = "button";
   if (data.sheet) button.append(tile(row));
   button.append(made("b", `Image ${row[0]}: “${classOf(row[1])}”`));
-  row[2].forEach((level, i) => button.append(made("br"), `σ ${data.sigmas[i]} ${outcome(row, level)}`));
+  row[2].forEach((level, i) => button.append(made("span", `σ ${data.sigmas[i]} ${outcome(row, level)}`)));
   button.addEventListener("click", () => {
     const list = made("ul");
     row[2].forEach((level, i) => list.append(made("li", `σ ${data.sigmas[i]} ${outcome(row, level)}${votes(level)}`)));
