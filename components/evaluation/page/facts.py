@@ -137,7 +137,7 @@ def cost(levels: list[Level]) -> list[dict[str, str]]:
     return [
         {
             "sigma": level.key,
-            "training": duration(float(level.epochs["seconds"].sum())) if "seconds" in level.epochs else "–",
+            "training": duration(float(level.epochs["seconds"].sum())) if len(level.epochs) else "–",
             "epochs": f"{len(level.epochs):,}" if len(level.epochs) else "–",
             "samples": f"{samples(level):,}",
             "per_image": f"{samples(level) / len(level.table):,.0f}",
