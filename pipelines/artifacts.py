@@ -27,16 +27,22 @@ METRICS = OUTPUTS / "evaluation/metrics.json"
 CURVES = OUTPUTS / "evaluation/curves.csv"
 P_LOWER_ECDF = OUTPUTS / "evaluation/p_lower_ecdf.csv"
 REPORT = OUTPUTS / "evaluation/report"
-"""Folder of the pages for people: report.md, and certified_accuracy and p_lower_ecdf as .png and .html."""
+"""Folder of the pages for people: report.html, report.md, and certified_accuracy and p_lower_ecdf as .png."""
+REPORT_PAGE = REPORT / "report.html"
 PROMOTION = OUTPUTS / "evaluation/promotion"
 """Folder of the last verdicts, verdict.json and verdict.md; not a stage output."""
 ATTACKS = OUTPUTS / "attacks"
 """Folder of what attacks on certified images found; not a stage output."""
+ATTACKS_PAGE = "report.html"
+"""Beside what they found: the run's report with it."""
 
 SOURCE = Path(__file__).parents[1]
 """Folder of the code, whatever the workspace."""
 PLOT_TEMPLATE = SOURCE / "components/evaluation/certified_accuracy.json"
 P_LOWER_TEMPLATE = SOURCE / "components/evaluation/p_lower_ecdf.json"
+PUBLISHED = SOURCE / "components/evaluation/published.csv"
+PUBLISHED_CURVES = SOURCE / "components/evaluation/published_curves.csv"
+"""Published figures, by data set, method and sigma; of the one-class bound."""
 
 
 VALUES = [SOURCE / "components/params.py", SOURCE / "components/methods.py"]

@@ -2,7 +2,8 @@
 distance at which its class was seen to change with the certified radius.
 
 Reads the weights in outputs/models and the tables in outputs/certificates; writes outputs/attacks/SIGMA/table.tsv, its
-identity beside it, and a plot. Goes on where an interrupted run of the same attack stopped.
+identity beside it, a plot, and the run's report with what the attacks found. Goes on where an interrupted run of
+the same attack stopped.
 
 Exit code 0: no certificate is contradicted; 1: one is (the image is named), or the attack failed; 2: bad usage; 75:
 stopped early with its progress kept.
@@ -43,6 +44,7 @@ from components.tools.progress import Progress
 from components.training.attack import eval_mode
 from pipelines import artifacts
 from pipelines.cli import BAD_PARAMETERS, StoppedEarly, add_max_minutes, guard, load_params, stop_requests, whole_number
+from pipelines.report_files import load_level, write_page
 
 COLUMNS = ["idx", "label", "predict", "radius", "attacked", "steps", "noises"]
 """`attacked`, rounded up, is empty where no change was found."""
@@ -87,9 +89,12 @@ def run(params: Params, sigma: float | None, images: int, settings: Settings, ma
     png = folder / "certified_and_attacked.png"
     points = pd.concat([rows.assign(sigma=key) for key, rows in tables.items()])
     title = f"Certified and attacked radii of {params.register.name}"
-    plots.render(attack_report.certified_and_attacked_spec(points, title), png, png.with_suffix(".html"))
+    plots.render_png(attack_report.certified_and_attacked_spec(points, title), png)
+    description = load_description(artifacts.DESCRIPTION)
+    levels = [load_level(params, float(key), description, attacks=True) for key in tables]
+    write_page(params, description, levels, folder / artifacts.ATTACKS_PAGE)
     print(attack_report.text_summary({key: attack_report.summarize(rows) for key, rows in tables.items()}))
-    print(f"plot: {png}")
+    print(f"plot:   {png}\nreport: {folder / artifacts.ATTACKS_PAGE}")
     raise_for_contradictions(tables)
 
 

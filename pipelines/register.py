@@ -45,13 +45,13 @@ def register_all(params: Params) -> None:
             registered_as.append(register_version(tracking, params, sigma, summary, run_id, content))
     tracking.sweep()
     print(report.text_summary(summaries, {"registered as": registered_as}))
-    print(f"plots:  {artifacts.REPORT}/certified_accuracy and p_lower_ecdf, .html and .png, or `dvc plots show`")
-    print(f"report: {artifacts.REPORT}/report.md")
     print(
         f"runs:   mlflow ui --backend-store-uri {tracking.uri}"
         if "sqlite" in tracking.uri
         else f"runs:   {tracking.uri}"
     )
+    print(f"plots:  {artifacts.REPORT}/certified_accuracy.png and p_lower_ecdf.png, or `dvc plots show`")
+    print(f"report: {artifacts.REPORT_PAGE}, which opens in any browser")
 
 
 def refuse_table_of_another_model(sigma: float, card: ModelCard) -> None:

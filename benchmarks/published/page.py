@@ -50,7 +50,7 @@ def write_page(results: Path) -> str:
     sets = {folder: load(folder) for folder in sorted(results.iterdir()) if list(folder.glob(f"*/*/{FACTS}"))}
     if not sets:
         raise ValueError(f"{results} holds no finished run: see `python -m benchmarks.published run --help`")
-    published, curves = (pd.read_csv(results / f"{name}.csv") for name in ("published", "published_curves"))
+    published, curves = (pd.read_csv(path) for path in (artifacts.PUBLISHED, artifacts.PUBLISHED_CURVES))
     sections = [section(folder, runs, published, curves) for folder, runs in sets.items()]
     sections += [not_yet_run(pd.concat(sets.values()), published), *cost(results / COST)]
     write_text(results / "README.md", "\n".join([HEADER, *sections]))

@@ -119,7 +119,9 @@ def _changes(params: Params, counts: Counts) -> Iterator[tuple[str, str, Params]
         left = math.ceil(counts.test / every)
         yield f"certify.every: {every}", f"certifies {left} test images", with_certify(every=every)
     if train.epochs > 1:
-        halves: dict[str, Any] = {"epochs": train.epochs // 2, "decay_every": max(1, train.decay_every // 2)}
+        halves: dict[str, Any] = {"epochs": train.epochs // 2}
+        if train.decay_every:
+            halves["decay_every"] = max(1, train.decay_every // 2)
         change = ", ".join(f"{name}: {value}" for name, value in halves.items())
         yield f"train.{change}", "a training half as long", replace(params, train=replace(train, **halves))
 

@@ -22,7 +22,7 @@ from components.data.streaming import FileSplit, grid_of
 from components.params import Certify, Params, Train
 from components.tools.device import available_cores, cores_of_this_rank, use_device
 from components.training.fit import EpochStats, Training, begin, fit
-from components.training.objectives import STEPS_PER_BATCH
+from components.training.objectives import method_of
 from components.training.ranks import Ranks
 
 PROBE_IMAGES = 4
@@ -84,10 +84,10 @@ def _train(
     settings: Train, seed: int, sigma: float, data: Data, device: torch.device, seconds: float
 ) -> tuple[float, float, nn.Module, int]:
     """Images per second, the share of the batch size that was measured, the network, and bytes with a whole batch."""
-    groups = STEPS_PER_BATCH[settings.method](settings)
+    groups = method_of(settings).steps_per_batch
     own = max(groups, settings.batch_size // settings.processes)  # of a batch, one process has its part
     probe = min(own, PROBE_IMAGES * groups)
-    at_full_strength = max(settings.epochs, settings.warmup_epochs, settings.decay_every + 1)
+    at_full_strength = max(settings.epochs, settings.warmup_epochs, (settings.decay_every or 0) + 1)
     endless = replace(settings, epochs=at_full_strength + 10**6, learning_rate=1e-6)  # so that no loss can overflow
 
     def rate_of(batch_size: int, seconds: float) -> tuple[float, nn.Module]:

@@ -2,13 +2,10 @@
 without a browser or a network."""
 
 import json
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from components.tools.files import write_text
 
 
 def spec_of(points: pd.DataFrame, template: Path, anchors: dict[str, str]) -> dict[str, Any]:
@@ -42,16 +39,6 @@ def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:
     if isinstance(node, list):
         return [_replace_anchors(item, anchors) for item in node]
     return anchors.get(node, node) if isinstance(node, str) else node
-
-
-def render(spec: dict[str, Any], png: Path, html: Path) -> None:
-    """Write the plot as PNG and as one self-contained HTML page with the plot's title."""
-    import vl_convert
-
-    render_png(spec, png)
-    title = f"<title>{escape(spec['title']['text'])}</title>"
-    page = vl_convert.vegalite_to_html(spec, bundle=True)
-    write_text(html, page.replace("<title>Chart</title>", title, 1))
 
 
 def render_png(spec: dict[str, Any], png: Path) -> None:

@@ -22,6 +22,7 @@ from components.certification import table
 from components.certification.table import display_radius
 from components.evaluation.rebound import rebound
 from components.parsing import ParamsError
+from pipelines import artifacts
 from tests.support.workspace import copy_project, edit, run, stages_run
 
 pytestmark = pytest.mark.command
@@ -80,7 +81,7 @@ def test_the_page_names_every_departure_and_both_rankings():
     cut = runs.assign(train_images=[60_000, 10_000])
     assert "10,000 training images instead of 60,000" in departures("mnist", cut)[0]
     assert "training images" not in departures("mnist", cut[:1])[0]
-    published = pd.read_csv(ROOT / "results/published.csv")
+    published = pd.read_csv(artifacts.PUBLISHED)
     missing = not_yet_run(runs.assign(recipe="mnist"), published)
     assert "smoothmix at σ 0.25, 0.5, 1" in missing
     whole = [flat(Plan(ROOT / "recipes/mnist.yaml", ROOT, None, {}, None, None).params("smoothmix", ["0.5"]))]
@@ -95,7 +96,7 @@ def test_the_page_names_every_departure_and_both_rankings():
 
 
 def test_a_picture_is_drawn_anew_only_where_it_would_show_something_else(tmp_path):
-    runs, points = load(ROOT / "results/digits"), pd.read_csv(ROOT / "results/published_curves.csv")
+    runs, points = load(ROOT / "results/digits"), pd.read_csv(artifacts.PUBLISHED_CURVES)
     draw(tmp_path, runs[:1], points[:0])
     picture = tmp_path / "certified_accuracy.png"
     first = picture.stat()
@@ -238,8 +239,6 @@ def test_a_finished_run_is_kept_and_other_parameters_are_refused(whole):
 def test_the_page_shows_a_run_with_its_departures_and_what_its_folder_says_about_it(whole, tmp_path):
     shutil.copytree(whole.parents[1], tmp_path / "digits")
     (tmp_path / "digits/about.md").write_text("Scanned by hand.")
-    for name in ("published.csv", "published_curves.csv"):
-        shutil.copy(ROOT / "results" / name, tmp_path)
     result = paper("page", "--results", tmp_path)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "README.md").read_text()

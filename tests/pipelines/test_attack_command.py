@@ -15,7 +15,7 @@ import yaml
 from components.certification import table
 from components.certification.cohen import certifying
 from components.certification.sampling import answered
-from components.data.prepared import Split, save_split
+from components.data.prepared import Description, Split, save_split
 from components.data.streaming import on_grid
 from components.tools.files import write_json
 from pipelines import artifacts, attack
@@ -43,7 +43,9 @@ def certified(tmp_path_factory):
         certificate = answered(procedure, sampler.stream(image, seed=1, index=index).count)
         lines.append(table.format_row(index, int(split.labels[index]), certificate))
     table.write(folder / artifacts.certificates(SIGMA), lines)
-    write_json(folder / artifacts.certificates_identity(SIGMA), {"weights_sha256": "w", "images_sha256": split.sha256})
+    identity = {"mode": "reference", "sigma": SIGMA, "n": 10_000, "failure_prob": 0.001, "bound": "two_class"}
+    identity |= {"weights_sha256": "w", "images_sha256": split.sha256}
+    write_json(folder / artifacts.certificates_identity(SIGMA), identity)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["noise_levels"] = {str(SIGMA): {}}
     (folder / "params.yaml").write_text(yaml.safe_dump(raw))
@@ -55,9 +57,9 @@ def workspace(certified, tmp_path, monkeypatch):
     folder = shutil.copytree(certified, tmp_path / "workspace")
     monkeypatch.chdir(folder)
     split = np.load(artifacts.TEST_SPLIT / "images.npy"), np.load(artifacts.TEST_SPLIT / "labels.npy")
-    description = SimpleNamespace(
-        image_shape=[1, 1, 2], classes=["a", "b"], max_value=MAX_VALUE, test_sha256=Split(*split).sha256
-    )
+    facts = {"source": "points", "origin": "", "classes": ["a", "b"], "image_shape": [1, 1, 2], "max_value": MAX_VALUE}
+    sizes = {"mean": None, "std": None, "train_images": 12, "test_images": 12, "train_sha256": ""}
+    description = Description(**facts, **sizes, test_sha256=Split(*split).sha256)
     facts = {"sigma": SIGMA, "precision": "float32", "grid": GRID, "weights_sha256": "w"}
     card = SimpleNamespace(image_shape=[1, 1, 2], classes=["a", "b"], **facts)
     monkeypatch.setattr(attack, "load_description", lambda path: description)
@@ -97,7 +99,7 @@ def test_an_honest_table_is_not_contradicted_and_nearly_reached(workspace, monke
     identity = json.loads(artifacts.attacks_identity(SIGMA).read_text())
     assert (identity["weights_sha256"], identity["arithmetic"], identity["images"]) == ("w", "exact", 11)
     assert (identity["steps"], identity["noises"], identity["n"]) == (20, 16, 10_000)
-    for name in ("certified_and_attacked.png", "certified_and_attacked.html"):
+    for name in ("certified_and_attacked.png", "report.html"):
         assert (artifacts.ATTACKS / name).stat().st_size > 5_000
 
 
