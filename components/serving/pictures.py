@@ -15,7 +15,7 @@ from torch import Tensor
 from components.data import image_files
 from components.data.image_files import ImageFileError
 from components.data.sources.class_folders import IMAGENET_MEAN
-from components.data.streaming import CROP, SHORTER_SIDE
+from components.data.streaming import CROPS, SIDES
 from components.model.card import ModelCard
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
@@ -96,23 +96,26 @@ def _pixels(data: bytes, card: ModelCard) -> tuple[np.ndarray, str]:
     before = f"{image.width}x{image.height}"
     if image.size == (width, height):
         rule = f"{before}, as the model's images: not resized"
-    elif height != width:
-        raise ImageFileError(f"the model's images are not square, so a picture must have their size {width}x{height}")
     else:
-        shorter_side = shorter_side_of(card)
-        image = image_files.resize_and_crop(image, shorter_side, height)
-        rule = f"{before} to {width}x{height}: shorter side to {shorter_side}, centre crop"
+        image = image_files.resize_and_crop(image, cover_of(card), (height, width))
+        rule = f"{before} to {width}x{height}: {resizing(card)}, centre crop"
     return image_files.to_array(image), rule + colour_rule(card)
 
 
-def shorter_side_of(card: ModelCard) -> int:
-    """What a picture's shorter side is resized to before the centre is cut out.
+def cover_of(card: ModelCard) -> tuple[int, int]:
+    """Height and width that a picture is resized to cover before the centre is cut out.
 
-    The card does not say it: image folders resize to the side itself, and ImageNet, whose models alone have its mean,
-    to more.
+    The card does not say it: image folders resize to the model's size itself, and ImageNet, whose models alone have its
+    mean, to more.
     """
-    of_imagenet = card.mean == IMAGENET_MEAN and card.image_shape[1:] == [CROP, CROP]
-    return SHORTER_SIDE if of_imagenet else card.image_shape[1]
+    height, width = card.image_shape[1:]
+    return SIDES if card.mean == IMAGENET_MEAN and (height, width) == CROPS else (height, width)
+
+
+def resizing(card: ModelCard) -> str:
+    """How a picture is resized, in words."""
+    height, width = cover_of(card)
+    return f"shorter side to {height}" if height == width else f"resized to cover {width}x{height}"
 
 
 def colour_rule(card: ModelCard) -> str:
@@ -126,9 +129,7 @@ def picture_rule(card: ModelCard) -> str:
     channels, height, width = card.image_shape
     if channels not in (1, 3):
         return "no pictures, only numbers"
-    if height != width:
-        return f"only pictures of {width}x{height}" + colour_rule(card)
-    return f"shorter side to {shorter_side_of(card)}, centre crop to {width}x{height}" + colour_rule(card)
+    return f"{resizing(card)}, centre crop to {width}x{height}" + colour_rule(card)
 
 
 def bytes_of_data_url(text: str, index: int) -> bytes:
