@@ -30,11 +30,26 @@ def render(name: str, description: Description, levels: list[Level], image: Imag
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["script_data"] = script_data
+    environment.globals["file"] = lambda part: Markup((FOLDER / part).read_text(encoding="utf-8"))
+    values = values_of(name, description, levels, image) | {"no_images": no_images}
+    return environment.get_template("page.html").render(values) + "\n"
+
+
+def values_of(name: str, description: Description, levels: list[Level], image: Images | None) -> dict[str, Any]:
+    """What the template shows; see `render`."""
     summaries = {level.key: level.summary for level in levels}
     classes, first, found = description.classes, levels[0].summary, facts.finding(levels)
     header, rows = summary_rows(summaries)
     radii = [facts.finding([level]).get("radius", 0.0) for level in levels]
-    values = {
+    return {
         "name": name,
         "source": description.source,
         "images": counted(first["images"], "test images", form=","),
@@ -57,7 +72,6 @@ def render(name: str, description: Description, levels: list[Level], image: Imag
         "meanings": [examples.meaning(level, classes, image) for level in levels] if image else [],
         "galleries": [(level.key, examples.gallery(level, classes, image)) for level in levels],
         "copies": examples.COPIES,
-        "no_images": no_images,
         "search": examples.searchable(levels, classes, image),
         "attacks": attacks(levels),
         "cost": facts.cost(levels),
@@ -65,16 +79,6 @@ def render(name: str, description: Description, levels: list[Level], image: Imag
         "assumptions": facts.assumptions(levels),
         "chart": drawn(levels),
     }
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["script_data"] = script_data
-    environment.globals["file"] = lambda part: Markup((FOLDER / part).read_text(encoding="utf-8"))
-    return environment.get_template("page.html").render(values) + "\n"
 
 
 def script_data(value: Any) -> Markup:
