@@ -194,16 +194,9 @@ def test_other_content_types_are_refused_with_those_that_are_read(client):
         assert "application/json or one of image/png, image/jpeg, image/webp" in answer.json()["message"]
 
 
-@pytest.mark.parametrize(
-    ("shape", "sentence"),
-    [
-        ([2, 16, 16], "the model's images have 2 channels: send them as numbers"),
-        ([1, 16, 20], "the model's images are not square, so a picture must have their size 20x16"),
-    ],
-)
-def test_a_model_whose_images_no_picture_becomes_says_so(classifier, shape, sentence):
-    card = dataclasses.replace(classifier.card, image_shape=shape)
-    with pytest.raises(ValueError, match=sentence):
+def test_a_model_whose_images_no_picture_becomes_says_so(classifier):
+    card = dataclasses.replace(classifier.card, image_shape=[2, 16, 16])
+    with pytest.raises(ValueError, match="the model's images have 2 channels: send them as numbers"):
         images_of_pictures([picture()], card)
 
 
