@@ -26,6 +26,7 @@ class AliasWatch:
         self.alias, self.served, self.version = alias, served, served
         self._ask = ask
         self._said = served
+        self._stopped = threading.Event()
 
     @property
     def moved(self) -> bool:
@@ -63,11 +64,13 @@ class AliasWatch:
         REQUESTS.warning(json.dumps(line))
 
     def start(self, serve: Callable[[str], None], seconds: float = SECONDS) -> None:
-        """Look every so many seconds until the process ends."""
+        """Look every so many seconds until `stop`."""
 
-        def look_for_ever() -> None:
-            while True:
-                time.sleep(seconds)
+        def look_again_and_again() -> None:
+            while not self._stopped.wait(seconds):
                 self.look(serve)
 
-        threading.Thread(target=look_for_ever, name="alias", daemon=True).start()
+        threading.Thread(target=look_again_and_again, name="alias", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()

@@ -19,8 +19,9 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -94,7 +95,14 @@ def create_app(
             which hold nothing of the model.
         watch: of the alias that the classifier was loaded by, or None.
     """
-    app = FastAPI(title="smoothed classifier", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if watch:
+            watch.stop()
+
+    app = FastAPI(lifespan=lifespan, title="smoothed classifier", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service = Service(Served(classifier, about), limits, watch)
     files = load_files()
 

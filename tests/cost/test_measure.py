@@ -8,7 +8,7 @@ import torch
 
 from components import params as parameters
 from components.cost import measure
-from components.cost.measure import Data, peak_memory, speed
+from components.cost.measure import Data, speed
 from components.data.prepared import Description
 
 
@@ -51,7 +51,6 @@ def test_a_step_that_takes_too_long_is_made_smaller_and_scaled():
     heavy = recipe(network="resnet20", batch_size=4096)
     found = speed(heavy, 0.5, data(images=5000), seconds=0.02)
     assert found.batch_share < 0.1
-    assert found.memory > peak_memory(), "what the whole batch would take"
 
 
 def test_more_attack_steps_cost_more():

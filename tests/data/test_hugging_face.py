@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from components import params
+from components.data.image_files import Form
 from components.data.prepared import prepare
 from components.data.sources import SOURCES
 from components.data.sources.hugging_face import huggingface
 from tests.support.image_folders import read
 
-OPTIONS = {"test_share": None, "image_size": 16, "channels": 3}
+OPTIONS = {"test_share": None, "form": Form(3, 16, 16)}
 
 
 def saved(folder, pets, splits=("train", "test")):

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from components import params
+from components.data.image_files import Form
 from components.data.sources.path_table import table
 from pipelines.operation.worktree import source_state
 from tests.support.image_folders import read
 from tests.support.workspace import ROOT
 
-OPTIONS = {"test_share": 0.25, "image_size": 16, "channels": 3}
+OPTIONS = {"test_share": 0.25, "form": Form(3, 16, 16)}
 
 
 def rows_of(folder):

@@ -133,7 +133,7 @@ def registered(request, monkeypatch, tmp_path):
     rows = table.read(tmp_path / "table.tsv")
     rows.attrs["content"] = "c"
     identity = EXACT | procedure | {"weights_sha256": "w", "images_sha256": split.sha256, "every": 1, "images": 12}
-    card = SimpleNamespace(weights_sha256="w", sigma=SIGMA, grid=GRID)
+    card = SimpleNamespace(weights_sha256="w", content={"weights_sha256": "w"}, sigma=SIGMA, grid=GRID)
     certified = Certified(rows, identity)
     monkeypatch.setattr(audit, "load_classifier", lambda uri: SimpleNamespace(card=card, sampler=sampler))
     monkeypatch.setattr(audit, "find_version", lambda uri: SimpleNamespace(tags={CONTENT: "c"}))

@@ -61,7 +61,8 @@ def workspace(certified, tmp_path, monkeypatch):
     sizes = {"mean": None, "std": None, "train_images": 12, "test_images": 12, "train_sha256": ""}
     description = Description(**facts, **sizes, test_sha256=Split(*split).sha256)
     facts = {"sigma": SIGMA, "precision": "float32", "grid": GRID, "weights_sha256": "w"}
-    card = SimpleNamespace(image_shape=[1, 1, 2], classes=["a", "b"], **facts)
+    content = {"weights_sha256": "w"}
+    card = SimpleNamespace(image_shape=[1, 1, 2], classes=["a", "b"], content=content, **facts)
     monkeypatch.setattr(attack, "load_description", lambda path: description)
     monkeypatch.setattr(attack.weights, "load", lambda folder, device: (NETWORK, card))
     return SimpleNamespace(folder=folder, card=card)
@@ -149,7 +150,7 @@ def test_what_is_there_is_not_computed_again(workspace, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda w: setattr(w.card, "weights_sha256", "v"), "is of other weights than lie in outputs: run python -m"),
+        (lambda w: w.card.content.update(weights_sha256="v"), "is of other weights than lie in outputs: run python -m"),
         (lambda w: artifacts.certificates_identity(SIGMA).unlink(), "pipelines.certify --sigma 0.5"),
         (lambda w: artifacts.certificates(SIGMA).unlink(), "certify again"),
         (lambda w: setattr(w.card, "sigma", 0.25), "trained at sigma 0.25, not 0.5: train it again"),

@@ -21,9 +21,8 @@ PICTURES = {
     r"  root: .*": "  root: pictures",
     r"image_size: 32 .*": "image_size: [16, 24]",
     r"channels: 3 .*": "channels: 2",
-    r"network: resnet20": "network: small_convnet",
     r"method: smoothmix": "method: gaussian",
-    r"epochs: 30": "epochs: 3",
+    r"epochs: 60": "epochs: 3",
     r"\n  n: 10000 ": "\n  n: 1000 ",
     r'\n  "0.5":\n.*': "",
 }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from components.data.image_files import Form
 from components.data.sources.class_folders import IMAGENET_MEAN, decode_into
 from components.serving import pictures
 from components.serving.app import ServiceLimits, create_app
@@ -71,7 +72,7 @@ def test_a_picture_is_what_the_preparation_of_an_image_folder_makes_of_it(classi
     for index, data in enumerate((picture(), picture((30, 41), "RGBA"), picture((16, 16), "L", "JPEG"))):
         (tmp_path / f"{index}").write_bytes(data)
         prepared = np.empty((1, *SHAPE), dtype=np.uint8)
-        assert decode_into(prepared, tmp_path, [f"{index}"]) == []
+        assert decode_into(prepared, tmp_path, [f"{index}"], Form(*SHAPE)) == []
         images, _ = images_of_pictures([data], classifier.card)
         assert torch.equal((images * 255).round().byte(), torch.from_numpy(prepared))
 
