@@ -41,7 +41,18 @@ LIBRARIES = (
     "vl_convert",
 )
 LATE = ("PATH", "PYTHONPATH", "PYTEST_", "GIT_", "DVC_", "SMOOTHMIX_", "MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_")
-LATE += ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "LINES", "COLUMNS", "PREFECT_", "TORCHINDUCTOR_CACHE_DIR")
+LATE += (
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "LINES",
+    "COLUMNS",
+    "PREFECT_",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "CUBLAS_",
+    "KMP_",
+)
 """How variables begin that no library reads while it is imported."""
 
 
