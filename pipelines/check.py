@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from components.data.sources.array_files import shape_of_arrays
-from components.params import Params, Prepare
+from components.params import Params
+from components.prepare import Prepare
 from pipelines import artifacts
 from pipelines.cli import guard, load_params, program
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.data.sources.visible import visible
-from components.params import Prepare
+from components.prepare import Prepare
 
 BUILT_IN = {"digits": (1797, 0), "mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}
 """Training and test images; the digits have no test split."""

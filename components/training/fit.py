@@ -1,11 +1,9 @@
 """The training loop, for every method."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ from components.data.augment import PADDING, crop_and_flip
 from components.data.prepared import Description
 from components.data.streaming import FileSplit, TrainingView, to_unit_interval
 from components.model import networks
-from components.model.pretrained import Pretrained, fit_into, last_layer
+from components.model.pretrained import Pretrained, fit_into
 from components.params import Train
 from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
 from components.tools.wording import counted
 from components.training.draws import Draws, Shard
 from components.training.objectives import method_of
+from components.training.optimizer import make_optimizer, set_learning_rate, train_mode
 from components.training.ranks import Ranks, share_batch_norm
 
 
@@ -78,41 +77,6 @@ def normalisation(settings: Train, description: Description) -> tuple[list[float
         images = f"the images have {counted(channels, 'channels')}"
         raise ValueError(f"train.mean is {settings.mean}: {images}, give one number each in train.mean and train.std")
     return settings.mean, settings.std
-
-
-def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """The optimiser of all parameters, or of those that a backbone_rate of 0 leaves; the others need no gradient then.
-
-    SGD as in all published runs: momentum .9, no Nesterov. Both decay every parameter.
-    """
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters()), RATE_FACTOR: 1.0}]
-    if settings.backbone_rate != 1:
-        head = list(last_layer(network)[1].parameters())
-        backbone = [parameter for parameter in network.parameters() if not any(parameter is own for own in head)]
-        groups = [{"params": head, RATE_FACTOR: 1.0}]
-        if settings.backbone_rate:
-            groups.append({"params": backbone, RATE_FACTOR: settings.backbone_rate})
-        else:
-            for parameter in backbone:
-                parameter.requires_grad_(False)
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=decay)
-
-
-RATE_FACTOR = "rate_factor"
-"""Key of an optimiser's group: its part of the learning rate. The first group's is 1, so its rate is the training's."""
-
-
-def train_mode(network: nn.Module, settings: Train) -> None:
-    """Train mode, but for the batch norm of a frozen backbone, which keeps its statistics and normalises by them."""
-    network.train()
-    if settings.backbone_rate == 0:
-        head = last_layer(network)[1]
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module is not head:
-                module.eval()
 
 
 class Training:
@@ -273,8 +237,7 @@ def fit(
         raise ValueError(f"{counted(len(labels), 'training images')} cannot be split into {groups} groups (num_noises)")
     train_mode(training.network, settings)
     for epoch in range(training.epoch, settings.epochs):
-        for group in training.optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, settings) * group.get(RATE_FACTOR, 1.0)
+        set_learning_rate(training.optimizer, epoch, settings)
         steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device))[training.step :]
         shards = [ranks.shard_of(len(rows)) for rows in steps]
         own_rows = [rows[shard.rows] for rows, shard in zip(steps, shards, strict=True)]
@@ -285,8 +248,7 @@ def fit(
             if settings.augment == "crop_flip":
                 batch = augmented(batch, Draws(seed, epoch, step, labels.device, shard, use="augment"))
             draws = Draws(seed, epoch, step, labels.device, shard)
-            told: Any = {"sigma": sigma, "settings": settings, "epoch": epoch, "draws": draws, "own": method.own}
-            objective = partial(method.objective, **told)
+            objective = method.loss(sigma=sigma, settings=settings, epoch=epoch, draws=draws)
             images = to_unit_interval(batch, max_value)
             optimise(training, objective, images, labels[rows], settings.precision, shard, ranks)
             if step == last_step:
@@ -360,13 +322,3 @@ def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, devi
         size = len(batch) // groups
         if size:
             yield from batch[: size * groups].view(groups, size)
-
-
-def learning_rate(epoch: int, settings: Train) -> float:
-    """The initial rate, divided by ten every `decay_every` epochs; the published runs decayed one epoch later. Or the
-    initial rate times a falling half cosine over all epochs."""
-    if settings.decay_schedule == "cosine":
-        return settings.learning_rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
-    assert settings.decay_every, "the parameters were checked"
-    late = 1 if settings.decay_schedule == "published" else 0
-    return settings.learning_rate * 0.1 ** (max(0, epoch - late) // settings.decay_every)

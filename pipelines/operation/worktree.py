@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 
 from components.data.sources.path_table import TABLES
-from components.params import SOURCE_OPTIONS, Params
+from components.params import Params
+from components.prepare import SOURCE_OPTIONS
 from components.tools.files import locked_by_name, remove, write_text
 from pipelines import artifacts
 from pipelines.operation.source_state import fingerprint

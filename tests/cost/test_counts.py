@@ -7,7 +7,7 @@ import pytest
 
 from components.cost.counts import Counts, count
 from components.data.sources.published import digits
-from components.params import Prepare
+from components.prepare import Prepare
 
 OWN = Prepare("image_folder", root="pictures", image_size=16, channels=3)
 

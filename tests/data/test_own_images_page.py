@@ -1,12 +1,12 @@
 """docs/own-images.md: its commands, run one after the other in a copy of the project, print what the page shows."""
 
 import re
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.registry import free_port
 from tests.support.workspace import ROOT, copy_project, environment
 
 PAGE = ROOT / "docs/own-images.md"
@@ -42,12 +42,6 @@ def is_shown(expected: list[str], printed: list[str]) -> bool:
     """Whether the expected lines are among the printed ones, in their order."""
     lines = iter(printed)
     return all(line in lines for line in expected)
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components import params
-from components.params import Prepare
+from components.prepare import Prepare
 from pipelines import artifacts
 from pipelines import prepare as stage
 from tests.support.workspace import ROOT

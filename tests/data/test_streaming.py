@@ -18,7 +18,8 @@ from components.data.prepared import Split, prepare, save_split
 from components.data.sources import imagenet
 from components.data.streaming import FileSplit, TrainingView, draw_crop, open_split
 from components.model import networks
-from components.training.fit import Training, fit, make_optimizer
+from components.training.fit import Training, fit
+from components.training.optimizer import make_optimizer
 
 SIZES = [(300, 260), (240, 500), (40, 30), (640, 200)]
 

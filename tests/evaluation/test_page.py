@@ -157,6 +157,15 @@ def test_the_finding_is_the_largest_radius_that_half_of_the_images_reach():
     assert "30 test images" in found["said"]
 
 
+def test_the_expected_number_of_wrong_answers_counts_the_images_without_one_too():
+    """An image is answered wrongly with at most failure_prob: that is no share of those that happened to be answered."""
+    level = reference_level(0.5)
+    answered = int((level.table["predict"] != ABSTAIN).sum())
+    assert answered < len(level.table)
+    level = replace(level, summary=level.summary | {"failure_prob": 0.1})
+    assert f"Of the {answered} answers here, at most 3.0 are expected" in facts.assumptions([level])[0]
+
+
 def test_a_class_is_listed_with_what_it_is_taken_for_and_all_images_are_in_the_matrix():
     level = reference_level(0.5)
     found = facts.per_class(level, CLASSES, 0.25)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from components.evaluation.page.render import render
 from tests.support import reports
+from tests.support.chromium import NAMES
 from tests.support.reports import HOSTILE, description, image, reference_level
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.command,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or Google Chrome"),

@@ -14,6 +14,7 @@ from components import params
 from components.methods import SmoothMix
 from components.params import level_key, parse
 from components.parsing import ParamsError, yaml_value
+from components.prepare import SOURCE_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 MISSING = object()
@@ -270,7 +271,7 @@ def test_the_digits_recipe_is_the_one_selected():
 def test_there_is_a_recipe_for_every_source():
     loaded = [params.load(path) for path in (ROOT / "recipes").glob("*.yaml")]
     in_other_forms = {"table", "arrays", "huggingface"}  # docs/own-images.md says which lines of image_folder differ
-    assert {recipe.prepare.source for recipe in loaded} == set(params.SOURCE_OPTIONS) - in_other_forms
+    assert {recipe.prepare.source for recipe in loaded} == set(SOURCE_OPTIONS) - in_other_forms
 
 
 def test_whole_numbers_are_numbers_too(raw):

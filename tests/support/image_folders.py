@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from components.data.sources import SOURCES
-from components.params import Prepare
+from components.prepare import Prepare
 
 RNG = np.random.default_rng(0)
 

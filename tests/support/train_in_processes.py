@@ -10,7 +10,8 @@ import torch
 
 from components.tools.device import use_device
 from components.tools.world import joined
-from components.training.fit import Training, fit, make_optimizer
+from components.training.fit import Training, fit
+from components.training.optimizer import make_optimizer
 from components.training.ranks import connected, share_batch_norm
 
 

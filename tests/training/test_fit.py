@@ -14,38 +14,15 @@ from components.training import checkpoint
 from components.training.checks import check_data
 from components.training.draws import Draws
 from components.training.fit import (
-    Training,
     augmented,
-    fit,
     images_per_epoch,
-    learning_rate,
-    make_optimizer,
     steps_of_epoch,
 )
 from components.training.objectives import OBJECTIVES
+from components.training.optimizer import learning_rate
+from tests.support.small_training import begin, same_weights, steps_of
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def data():
-    torch.manual_seed(0)
-    return torch.randint(0, 17, (20, 1, 4, 4), dtype=torch.uint8), torch.randint(0, 3, (20,))
-
-
-@pytest.fixture
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-
-
-def begin(network, settings):
-    return Training(network, make_optimizer(network, settings))
-
-
-def steps_of(training, data, settings, seed=0):
-    """The steps of a training that continues in place."""
-    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed)
 
 
 def train(network, data, settings, seed=0):
@@ -53,10 +30,6 @@ def train(network, data, settings, seed=0):
     training = begin(network, settings)
     list(steps_of(training, data, settings, seed))
     return training.history
-
-
-def same_weights(one, other):
-    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
 def steps(settings, num_images=20, epoch=0, seed=0):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from components.training.draws import Draws
-from components.training.fit import make_optimizer
 from components.training.objectives import OBJECTIVES
+from components.training.optimizer import make_optimizer
 from components.training.smoothing import warmup_weight
 from tests.support.training_steps import (
     CLASSES,

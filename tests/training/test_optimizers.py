@@ -7,45 +7,22 @@ from itertools import islice
 
 import pytest
 import torch
-from torch import nn
 
 from components.data.prepared import Description
 from components.training import checkpoint, fit
-from components.training.fit import Training, learning_rate, make_optimizer
+from components.training.fit import Training
+from components.training.optimizer import learning_rate
 from components.training.ranks import Ranks
+from tests.support.small_training import begin, same_weights, steps_of
 
 CPU = torch.device("cpu")
 OPTIMIZERS, SCHEDULES, BACKBONE_RATES = ("sgd", "adamw"), ("textbook", "cosine"), (1.0, 0.1, 0.0)
-
-
-@pytest.fixture
-def data():
-    torch.manual_seed(0)
-    return torch.randint(0, 17, (20, 1, 4, 4), dtype=torch.uint8), torch.randint(0, 3, (20,))
-
-
-@pytest.fixture
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-
-
-def begin(network, settings):
-    return Training(network, make_optimizer(network, settings))
-
-
-def steps_of(training, data, settings):
-    return fit.fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=0)
 
 
 def trained(network, data, settings):
     training = begin(copy.deepcopy(network), settings)
     list(steps_of(training, data, settings))
     return training
-
-
-def same_weights(one, other):
-    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
 @pytest.mark.parametrize(

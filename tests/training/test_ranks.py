@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from components.model import networks
-from components.training.fit import Training, fit, make_optimizer
+from components.training.fit import Training, fit
+from components.training.optimizer import make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
 from tests.support.ranks import started
 from tests.support.warm_start import PYTHON

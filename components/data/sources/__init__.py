@@ -10,7 +10,7 @@ from components.data.sources.hugging_face import huggingface
 from components.data.sources.path_table import table
 from components.data.sources.published import cifar10, digits, mnist
 from components.data.sources.source import FileSource, Source
-from components.params import Prepare
+from components.prepare import Prepare
 
 
 def form_of(settings: Prepare) -> Form:

@@ -91,12 +91,6 @@ def level_curve(level: Level) -> pd.DataFrame:
     return with_intervals(points, len(level.table)).assign(sigma=level.key)
 
 
-def ceilings(levels: list[Level]) -> pd.DataFrame:
-    """The largest radius that each level's samples can certify."""
-    places = [largest_radius_of(level.identity) for level in levels]
-    return pd.DataFrame({"radius": places, "sigma": [level.key for level in levels]})
-
-
 def by_sigma(levels: list[Level]) -> dict[str, Any]:
     """Colour and dash by noise level."""
     keys = [level.key for level in levels]

@@ -199,12 +199,13 @@ def provenance(levels: list[Level], description: Description) -> list[dict[str, 
 def assumptions(levels: list[Level]) -> list[str]:
     """What the certificates rest on, a sentence each."""
     first = levels[0].summary
-    certificates = sum(int((level.table["predict"] != ABSTAIN).sum()) for level in levels)
+    answered = sum(int((level.table["predict"] != ABSTAIN).sum()) for level in levels)
+    images = sum(len(level.table) for level in levels)  # also those without an answer: the bound is on being wrong
     probability = first["failure_prob"]
     bounds = " and ".join(dict.fromkeys(BOUND_NAMES[level.summary["bound"]] for level in levels))
     said = [
         f"Each certificate holds with probability at least {1 - probability:g} over its own sampling. Of the "
-        f"{certificates:,} answers here, at most {certificates * probability:.1f} are expected to be wrong.",
+        f"{answered:,} answers here, at most {images * probability:.1f} are expected to be wrong.",
         f"Probabilities are bounded by the {bounds} bound, chosen before any sample was seen.",
         "The certified classifier is the smoothed one: the network, asked about many noisy copies. The network alone "
         "may change its answer under tiny perturbations.",

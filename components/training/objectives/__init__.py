@@ -1,5 +1,7 @@
 """The training methods, by name. Each maps one group of images to its loss; `Objective` is what they share."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -63,6 +65,10 @@ class Method(NamedTuple):
     own: Any
     steps_per_batch: int
     """Number of consecutive groups, each one optimiser step, that it splits a loaded batch into."""
+
+    def loss(self, **known: Any) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The objective of one step, as a function of network, images and labels; `known` are the other arguments."""
+        return partial(self.objective, **known, own=self.own)
 
 
 def method_of(settings: Train) -> Method:
