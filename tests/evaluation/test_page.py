@@ -158,7 +158,7 @@ def test_the_finding_is_the_largest_radius_that_half_of_the_images_reach():
 
 
 def test_the_expected_number_of_wrong_answers_counts_the_images_without_one_too():
-    """An image is answered wrongly with at most failure_prob: that is no share of those that happened to be answered."""
+    """Of each image, answered or not, a wrong answer has at most the probability failure_prob."""
     level = reference_level(0.5)
     answered = int((level.table["predict"] != ABSTAIN).sum())
     assert answered < len(level.table)
