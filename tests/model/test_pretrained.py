@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import urllib.request
 from collections import OrderedDict
 
 import pytest
@@ -313,6 +314,7 @@ def test_without_a_network_connection_the_remedy_is_a_file(tmp_path, monkeypatch
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # an empty cache
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it is made once per process, and knows its proxies
     with pytest.raises(ValueError, match=r"cannot be fetched here .*: fetch https://\S+\.pth elsewhere and give"):
         read("torchvision:IMAGENET1K_V2", "resnet50", tmp_path)
 
