@@ -137,14 +137,19 @@ def checkpoints(training_key: str) -> Path:
     return all_checkpoints() / training_key[:16]
 
 
-def partial_tables() -> Path:
-    return state_root() / "partial_tables"
+def partial_tables(root: str | None = None) -> Path:
+    """Folder of all rows: here, or where the user has it."""
+    return Path(root).expanduser() if root else state_root() / "partial_tables"
+
+
+def row_key(identity: dict[str, Any]) -> str:
+    """Name of the folder of a table's rows. The choice of images changes no row, so it is not part of the key."""
+    of_rows = {name: value for name, value in identity.items() if name not in ("every", "images")}
+    return hash_value(of_rows)[:16]
 
 
 def partial_table(identity: dict[str, Any]) -> Path:
-    """Folder of a table's rows. The choice of images changes no row, so it is not part of the key."""
-    of_rows = {name: value for name, value in identity.items() if name not in ("every", "images")}
-    return partial_tables() / hash_value(of_rows)[:16]
+    return partial_tables() / row_key(identity)
 
 
 def registration_lock() -> Path:

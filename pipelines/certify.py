@@ -1,12 +1,14 @@
 """Certify the test images at one noise level; continues where an interrupted run of the same certification stopped.
 
-Several processes share the images under torchrun, or with `certify.processes`; the table is the same.
+Several processes share the images under torchrun, or with `certify.processes`; machines that never meet take shards.
+The table is the same.
 """
 
 import argparse
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,19 @@ from components.certification import table
 from components.certification.procedures import PROCEDURES, Procedure
 from components.certification.rows import certify_missing, check_fit, common_facts, earlier_rows
 from components.certification.sampling import Sampler
+from components.certification.shards import WHOLE, Shard, abandoned, folder_of, no_rows, parse, unfinished
 from components.certification.side_by_side import Stopping
-from components.certification.table import PartialTable
+from components.certification.table import IDENTITY, PartialTable
 from components.data.image_files import decoder_version
 from components.data.prepared import Split, load_description
 from components.data.streaming import FileSplit, on_grid, open_split
 from components.model import weights
-from components.params import Params
+from components.params import Params, level_key
 from components.tools import world
 from components.tools.device import use_device
 from components.tools.files import claim, write_json
 from components.tools.hashing import derive_seed, hash_code
+from components.tools.remote import Remote, is_address
 from components.tools.wording import counted
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, stop_requests
@@ -37,12 +41,22 @@ from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, sto
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_max_minutes(parser)
     parser.add_argument(
+        "--shard",
+        type=parse,
+        metavar="i/N",
+        help="compute the rows of every N-th image, and no table: at any time, in any order, on any machine",
+    )
+    parser.add_argument(
+        "--rows",
+        metavar="PLACE",
+        help="folder, or address such as s3://bucket/folder, for the rows (default: .state/partial_tables)",
+    )
+    parser.add_argument(
         "--merge",
-        type=Path,
         nargs="+",
         default=[],
-        metavar="FOLDER",
-        help="add the rows of partial tables that were computed elsewhere (folders of .state/partial_tables)",
+        metavar="PLACE",
+        help="make the table of the rows that lie here and in these places; compute nothing",
     )
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="folder of the weights (default: outputs/models/SIGMA)"
@@ -56,37 +70,47 @@ def run(
     params: Params,
     sigma: float,
     max_minutes: float = math.inf,
-    merge: Sequence[Path] = (),
+    shard: Shard | None = None,
+    rows: str | None = None,
+    merge: Sequence[str] = (),
     model: Path | None = None,
     to: Path | None = None,
 ) -> None:
     deadline = time.monotonic() + 60 * max_minutes
     job = set_up(params, sigma, model or artifacts.model(sigma))
-    partial_table = artifacts.partial_table(job.identity)
+    key, to = artifacts.row_key(job.identity), to or artifacts.certificates(sigma).parent
+    away = Remote(f"{rows}/{key}") if rows and is_address(rows) else None
+    folder = artifacts.partial_tables(None if away else rows) / key
+    if merge:
+        return write(job, merged(job, folder, merge), to)
 
     ranks = world.current()
+    mine = (shard or WHOLE).divided(ranks.rank, ranks.size)
     remedy = "give all of them the same params.yaml, model, data, code and torch"
-    ranks.compare(job.identity | {"images": len(job.indices)}, remedy)
+    ranks.compare(job.identity | {"images": len(job.indices), "shard": str(shard)}, remedy)
     if ranks.rank == 0:
-        claim(partial_table)
+        claim(shard.file(folder) if shard else folder)
+        if away:
+            away.fetch(folder)
     ranks.meet()
-    rows = PartialTable(partial_table, job.identity, job.procedure.columns, shard=ranks.rank)
-    if merge and ranks.rank == 0:
-        for folder in merge:
-            print(f"{counted(rows.merge(folder), 'new rows')} from {folder}")
+    kept = PartialTable(folder, job.identity, job.procedure.columns, mine.file(folder).name)
     ranks.meet()
-    rows.lines = rows.reread()
-    with stop_requests() as stop_asked:
-        certify_shard(job, rows, job.indices[ranks.rank :: ranks.size], Stopping(deadline, stop_asked))
-    rows.close()
+    kept.lines = kept.reread()
+    with stop_requests() as stop_asked, away.kept_up(folder / IDENTITY, kept.own) if away else nullcontext():
+        stopping = Stopping(deadline, stop_asked)
+        add_missing(job, kept, mine, stopping)
+        for other in abandoned(folder, mine) if shard and not away and ranks.size == 1 else ():
+            if not stopping.begins_no_more():
+                add_missing(job, kept, other, stopping)
+    kept.close()
     if stop_asked() and ranks.size > 1:
         raise KeyboardInterrupt  # do not wait for the other processes, which may not have been asked
     ranks.meet()
-    lines = rows.reread()
-    if missing := sum(index not in lines for index in job.indices):
-        raise StoppedEarly(f"stopped after {len(job.indices) - missing} of {counted(len(job.indices), 'images')}")
-    if ranks.rank == 0:
-        write(job, lines, to or artifacts.certificates(sigma).parent)
+    lines, asked = kept.reread(), (shard or WHOLE).images(job.indices)
+    if missing := sum(index not in lines for index in asked):
+        raise StoppedEarly(f"stopped after {len(asked) - missing} of {counted(len(asked), 'images')}")
+    if ranks.rank == 0 and shard is None:
+        write(job, lines, to)
 
 
 @dataclass(frozen=True)
@@ -138,11 +162,48 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
     return Job(sampler, procedure, identity, split, description.max_value, indices)
 
 
-def certify_shard(job: Job, rows: PartialTable, indices: range, stopping: Stopping) -> None:
-    """Add the missing rows of this process's images."""
+def add_missing(job: Job, rows: PartialTable, shard: Shard, stopping: Stopping) -> None:
+    """Add the rows that a shard lacks."""
+    indices = shard.images(job.indices)
+    if all(index in rows.lines for index in indices):
+        return
+    rows.lines = rows.reread()
     earlier = earlier_rows(artifacts.partial_tables(), job.identity)
     images: Any = {"image": job.image, "labels": job.split.labels}
     certify_missing(job.procedure, job.sampler, rows, indices, **images, earlier=earlier, stopping=stopping)
+
+
+def merged(job: Job, folder: Path, locations: Sequence[str]) -> dict[int, str]:
+    """The rows of all images, of which some lie elsewhere.
+
+    Raises:
+        StoppedEarly: some images have none; the shards are named, with the commands that compute them.
+    """
+    claim(folder)
+    rows = PartialTable(folder, job.identity, job.procedure.columns)
+    lacking: dict[Shard, str] = {}
+    for location in locations:
+        there, before = folder, len(rows.lines)
+        if is_address(location):
+            if not Remote(f"{location}/{folder.name}").fetch(folder):
+                raise ValueError(no_rows(location))
+            rows.lines = rows.reread()
+        else:
+            there = folder_of(Path(location), folder.name, job.identity)
+            rows.merge(there)
+        print(f"{counted(len(rows.lines) - before, 'new rows')} from {location}")
+        lacking |= dict.fromkeys(unfinished(there, job.indices, rows.lines), location)
+    rows.close()
+    missing = sum(index not in rows.lines for index in job.indices)
+    if missing:
+        command = f"python -m pipelines.certify --sigma {level_key(job.identity['sigma'])}"
+        named = [f"{command} --shard {shard} --rows {location}" for shard, location in lacking.items()]
+        others = f" and {len(named) - 3} other shards" if len(named) > 3 else ""
+        raise StoppedEarly(
+            f"{counted(missing, 'images have', 'image has')} no row yet: compute them with "
+            f"{', '.join(named[:3]) + others if named else command}"
+        )
+    return rows.lines
 
 
 def write(job: Job, lines: dict[int, str], folder: Path) -> None:

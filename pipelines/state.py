@@ -119,7 +119,8 @@ def find_items(refers: References) -> list[Item]:
     ):
         for folder in sorted(path for path in place.glob("*") if path.is_dir()):
             lock = folder.with_name(f"{folder.name}.lock")
-            items.append(Item(place.name, folder, lock, needed_by.get(folder.name, otherwise)))
+            computed = "a shard that is being computed" if any(map(is_held, folder.glob("*.lock"))) else ""
+            items.append(Item(place.name, folder, lock, needed_by.get(folder.name, computed or otherwise)))
         orphans = sorted(path for path in place.glob("*.lock") if not path.with_suffix("").is_dir())
         items += [Item("locks", lock, lock, "") for lock in orphans]
     items += [Item("running", mark, mark, unknown) for mark in sorted(artifacts.tracking_store().glob("running/*"))]

@@ -43,6 +43,7 @@ NO_RESULT = {
     "components/tools/notify.py": "says what happened",
     "components/tools/progress.py": "says what happens",
     "components/tools/provenance.py": "circumstances, which no result depends on",
+    "components/tools/remote.py": "where bytes go, not which",
     "components/tools/scratch.py": "where bytes wait, not which",
     "components/tools/roll_call.py": "how ranks find each other",
     "components/tools/world.py": "when ranks wait and end; it changes no number",

@@ -105,11 +105,12 @@ class PartialTable:
     started.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], columns: list[str], shard: int = 0) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], columns: list[str], own: str = "rows-0.tsv") -> None:
         """Open or continue the rows of one certification; a torn last line is dropped.
 
         Args:
             identity: all that a row is a function of, besides the image's number.
+            own: the name of this process's file, rows-*.tsv, among those of the others.
 
         Raises:
             ValueError: the folder holds rows of another identity.
@@ -120,9 +121,9 @@ class PartialTable:
             require_same_identity(folder, identity)
         else:
             write_json(folder / IDENTITY, identity)
-        own = folder / f"rows-{shard}.tsv"
-        self._file = own.open("ab")
-        self._file.truncate(sum(map(len, whole_lines(own, columns))))
+        self.own = folder / own
+        self._file = self.own.open("ab")
+        self._file.truncate(sum(map(len, whole_lines(self.own, columns))))
         self.lines = self.reread()
 
     def reread(self) -> dict[int, str]:

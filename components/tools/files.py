@@ -170,12 +170,17 @@ def locked_by_name(path: Path, holder: str, say: Callable[[str], None]) -> Itera
 _CLAIMED: dict[Path, FileLock] = {}
 
 
+def lock_of(path: Path) -> Path:
+    """The lock of a folder or a file, beside it."""
+    return path.with_name(f"{path.name}.lock")
+
+
 def claim(folder: Path) -> None:
-    """Lock a folder for this process until it ends; wait if another process holds it.
+    """Lock a folder or a file for this process until it ends; wait if another process holds it.
 
     A folder that any thread of this process has claimed already is granted at once.
     """
-    path = folder.with_name(f"{folder.name}.lock").resolve()
+    path = lock_of(folder).resolve()
     if path not in _CLAIMED:
         of_the_process = partial(FileLock, thread_local=False)
         say = partial(print, f"waiting for the process that has {folder}", flush=True)

@@ -85,7 +85,7 @@ def start(workspace, *options, python=PYTHON):
 
 def rows(workspace):
     """The images that have a row, in the order in which these were written."""
-    paths = workspace.glob(".state/partial_tables/*/rows-0.tsv")
+    paths = workspace.glob(".state/partial_tables/*/rows-1-of-1.tsv")
     return [int(line.split("\t")[0]) for path in paths for line in path.read_text().splitlines()]
 
 
@@ -128,7 +128,7 @@ def test_images_that_take_hours_are_not_waited_for(workspace):
     raw["certify"]["n"] = 1_000_000_000
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
     running = start(workspace, python=REAL)
-    while not list(workspace.glob(".state/partial_tables/*/rows-0.tsv")):
+    while not list(workspace.glob(".state/partial_tables/*/rows-1-of-1.tsv")):
         assert running.poll() is None
         time.sleep(0.05)
     time.sleep(2)
@@ -136,3 +136,84 @@ def test_images_that_take_hours_are_not_waited_for(workspace):
     running.send_signal(signal.SIGTERM)
     assert running.wait(300) == 75
     assert time.monotonic() - begin < 20, "the flow would have killed it"
+
+
+# --- shards, by machines that never meet
+
+
+def finish(workspace, *options):
+    """Exit code and what was said."""
+    running = start(workspace, *options)
+    said = running.communicate(timeout=300)[1]
+    return running.returncode, said
+
+
+def machines(prepared, tmp_path, number):
+    """Copies of the workspace that share nothing."""
+    return [shutil.copytree(prepared, tmp_path / f"machine-{i}") for i in range(number)]
+
+
+def shards_done(location):
+    return sorted(path.name for path in location.glob("*/rows-*.tsv"))
+
+
+def test_shards_on_machines_that_never_meet_make_the_table_of_one_process(prepared, whole, tmp_path):
+    """In any order, one of them twice, in two numbers of shards; an address and a folder."""
+    first, second, third = machines(prepared, tmp_path, 3)
+    store = f"local://{tmp_path}/store"
+    for machine, shard in ((second, "2/3"), (first, "1/3"), (first, "1/3")):
+        assert finish(machine, "--shard", shard, "--rows", store)[0] == 0
+        assert not (machine / artifacts.certificates(SIGMA)).exists()
+    assert shards_done(tmp_path / "store") == ["rows-1-of-3.tsv", "rows-2-of-3.tsv"]
+    code, said = finish(third, "--merge", store)
+    assert code == 75
+    assert (
+        "6 images have no row yet: compute them with python -m pipelines.certify --sigma 0.5 --shard 3/3 --rows "
+        in said
+    )
+    assert not (third / artifacts.certificates(SIGMA)).exists()
+    assert finish(third, "--shard", "6/6")[0] == 0
+    assert finish(second, "--merge", store, f"{third}/.state/partial_tables")[0] == 0
+    assert table(second) == table(whole)
+    identities = [(folder / artifacts.certificates_identity(SIGMA)).read_text() for folder in (second, whole)]
+    assert identities[0] == identities[1]
+
+
+def test_a_shard_takes_over_what_nobody_is_at_work_on(workspace, whole, tmp_path):
+    shared = tmp_path / "shared"
+    assert finish(workspace, "--shard", "2/4", "--rows", str(shared), "--max-minutes", "0.00001")[0] == 75
+    assert shards_done(shared) == ["rows-2-of-4.tsv"]
+    assert finish(workspace, "--shard", "4/4", "--rows", str(shared))[0] == 0
+    rows_of = {path.name: path.read_text().count("\n") for path in shared.glob("*/rows-*.tsv")}
+    assert rows_of == {"rows-2-of-4.tsv": 1, "rows-4-of-4.tsv": 19}
+    assert finish(workspace, "--merge", str(shared))[0] == 0
+    assert table(workspace) == table(whole)
+
+
+def test_rows_of_another_certification_are_not_merged(prepared, workspace, tmp_path):
+    (other,) = machines(prepared, tmp_path, 1)
+    edited = (other / "params.yaml").read_text().replace("n: 4000", "n: 3000")
+    (other / "params.yaml").write_text(edited)
+    shared = str(tmp_path / "shared")
+    assert finish(other, "--shard", "1/20", "--rows", shared)[0] == 0
+    code, said = finish(workspace, "--merge", shared)
+    assert code == 1
+    assert "cannot be merged: n (3000 there, 4000 here)" in said
+    code, said = finish(workspace, "--merge", f"local://{shared}")
+    assert code == 1
+    assert "has no rows of this certification" in said
+
+
+def test_the_examples_of_job_arrays_compute_their_shards(workspace, whole):
+    """As Slurm and Kubernetes would start them; the address is replaced by a folder."""
+    examples, environment = ROOT / "examples/fleet", os.environ | {"PYTHONPATH": str(ROOT)}
+    (container,) = yaml.safe_load((examples / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]["containers"]
+    (shell_command,) = container["args"]
+    pod = [*container["command"], shell_command.replace("s3://certificates/rows", "shared_rows")]
+    slurm = ["bash", str(examples / "slurm.sh"), str(SIGMA)]
+    array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}
+    subprocess.run(slurm, cwd=workspace, env=environment | array, check=True)
+    subprocess.run(pod, cwd=workspace, env=environment | {"JOB_COMPLETION_INDEX": "4"}, check=True)
+    assert shards_done(workspace / "shared_rows") == ["rows-2-of-2.tsv", "rows-5-of-8.tsv"]
+    assert finish(workspace, "--merge", "shared_rows")[0] == 0
+    assert table(workspace) == table(whole)

@@ -22,7 +22,7 @@ def path(tmp_path):
 
 
 def opened(folder, shard=0, identity=IDENTITY):
-    return PartialTable(folder, identity, COLUMNS, shard)
+    return PartialTable(folder, identity, COLUMNS, f"rows-{shard}.tsv")
 
 
 def keep(folder, rows, shard=0):

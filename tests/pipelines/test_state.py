@@ -131,6 +131,15 @@ def test_what_a_living_process_holds_is_kept_even_where_it_took_it_after_the_que
     assert not item.path.exists()
 
 
+def test_rows_that_a_shard_is_being_computed_of_are_kept(project):
+    process = holder("claim", project / ".state/partial_tables/old/rows-3-of-8.tsv")
+    assert process.stdout.readline() == b"in\n"
+    assert ".state/partial_tables/old" not in chosen(project, days=-1)
+    process.kill()
+    process.wait()
+    assert ".state/partial_tables/old" in chosen(project, days=-1)
+
+
 def test_who_waits_for_a_lock_that_is_removed_gets_a_new_one(tmp_path):
     path = tmp_path / "training.lock"
     with free(path):
