@@ -62,6 +62,10 @@ NETWORKS = Names(
 )
 
 
+Device = Literal["auto", "cpu", "cuda"]
+"""`auto` takes the GPU where torch sees one, else the CPU; `cuda` fails where torch sees none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     method: Annotated[str, METHODS] = "smoothmix"
@@ -99,6 +103,7 @@ class Train:
     """`crop_flip`: crops of the image with a border of 4 black pixels, mirrored half of the time."""
     processes: Count = 1
     """Processes that share the images of each step, on one machine: one per GPU, or one per few CPU cores."""
+    device: Device = "auto"
     smoothmix: SmoothMix = field(default_factory=SmoothMix)
     stability: Stability = field(default_factory=Stability)
     smoothadv: SmoothAdv = field(default_factory=SmoothAdv)
@@ -127,6 +132,7 @@ class Train:
     def facts(self) -> dict[str, Any]:
         """The parameters that a training depends on, flat; of the methods, only the selected one's hyper-parameters."""
         values = asdict(self)
+        del values["device"]  # which one is taken counts, not what was asked for
         sections = {name: values.pop(name) for name in (*METHOD_SECTIONS, OWN_METHOD)}
         own = sections.get(self.section, {}).items()
         return values | {f"{self.section}.{name}": value for name, value in own}
@@ -175,6 +181,7 @@ class Certify:
     """Compile the network for this machine: pays off on long certifications."""
     processes: Count = 1
     """Processes that share the images; the table does not depend on their number."""
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def set_up(params: Params, sigma: float, images: int, settings: Settings) -> Job
         ValueError: they do not belong together, or nothing is certified.
     """
     description, path = load_description(artifacts.DESCRIPTION), artifacts.certificates(sigma)
-    device = use_device(threads=1)  # images run side by side instead, which changes no result
+    device = use_device(1, params.certify.device)  # images run side by side instead, which changes no result
     network, card = weights.load(artifacts.model(sigma), device)
     check_fit(card, sigma, description.image_shape, description.classes, artifacts.model(sigma))
     certificates = table.read(path)

@@ -134,7 +134,7 @@ class Job:
 def set_up(params: Params, sigma: float, model: Path) -> Job:
     """Weights, images and procedure, checked against each other."""
     description = load_description(artifacts.DESCRIPTION)
-    device = use_device(threads=1)  # images run side by side instead, which changes no result
+    device = use_device(1, params.certify.device)  # images run side by side instead, which changes no result
     network, card = weights.load(model, device)
     check_fit(card, sigma, description.image_shape, description.classes, model)
     split = open_split(artifacts.TEST_SPLIT, artifacts.source_root(params.prepare.root))

@@ -108,7 +108,7 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
     networks.check_fit(settings.network, shape, classes)
     check_method(settings, sigma, shape, classes)
     split = open_split(artifacts.TRAIN_SPLIT, artifacts.source_root(params.prepare.root))
-    device = use_device(settings.threads)
+    device = use_device(settings.threads, settings.device)
     with connected(device) as ranks:
         job = Job(params, sigma, settings, description, split, device, ranks)
         ranks.world.compare(job.facts, "give all of them the same params.yaml, data, code and torch")

@@ -67,7 +67,7 @@ def speed(params: Params, sigma: float, data: Data, seconds: float) -> Speed:
     """
     settings = params.train_at(sigma)
     try:
-        device = use_device(settings.threads)
+        device = use_device(settings.threads, settings.device)
         training_rate, share, network, memory = _train(settings, params.seed, sigma, data, device, seconds / 2)
         use_device(threads=1)
         samples, block = _certify(network, params.certify, settings.precision, sigma, data, seconds / 2)

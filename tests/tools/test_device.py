@@ -37,3 +37,11 @@ def test_a_process_takes_the_gpu_of_its_rank_or_the_only_one_it_sees(monkeypatch
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+
+
+def test_a_gpu_that_is_demanded_and_not_there_is_an_error_and_a_cpu_may_be_demanded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device is 'cuda', and torch \S+, built \w+ CUDA.*, sees no GPU: .* or set"):
+        use_device(threads=torch.get_num_threads(), wanted="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert use_device(threads=torch.get_num_threads(), wanted="cpu").type == "cpu"
