@@ -31,7 +31,7 @@ def main() -> None:
     (PAGES / "reference").mkdir()
     for part in PARTS:
         (PAGES / "reference" / f"{part}.md").write_text(reference(part), encoding="utf-8")
-    code = subprocess.run(["zensical", "build", "--strict", "--clean"], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT).returncode
     if outside := load_from_here(HTML):
         print(f"error: the site would load {', '.join(outside)} from elsewhere: bring it into docs/", file=sys.stderr)
     sys.exit(code or bool(outside))

@@ -76,6 +76,19 @@ def test_the_site_has_every_page_and_every_folder_of_components(build):
     assert nav == pages
 
 
+def test_pages_load_nothing_from_elsewhere(build, tmp_path):
+    (tmp_path / "reference").mkdir()
+    page, link = tmp_path / "reference/page.html", '<a href="https://example.org">'
+    page.write_text(f'<script src="{build.SHIM}" type="text/javascript"></script>{link}')
+    assert build.load_from_here(tmp_path) == []
+    assert page.read_text().startswith('<script src="../javascripts/iframe-worker.js"')
+    assert (ROOT / "docs/javascripts/iframe-worker.js").exists()
+    page.write_text(
+        '<link rel="stylesheet" href=https://example.org/a.css><img alt="" src="https://example.org/b.png">'
+    )
+    assert build.load_from_here(tmp_path) == ["https://example.org/a.css", "https://example.org/b.png"]
+
+
 def test_the_reference_names_every_module_of_a_folder(build):
     page = build.reference("certification")
     assert "::: components.certification.cohen\n" in page
