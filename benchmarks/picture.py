@@ -81,7 +81,7 @@ def load_case(sigma: float, index: int) -> Case:
     """
     recipe, description = params.load(artifacts.PARAMS), load_description(artifacts.DESCRIPTION)
     split, certificates = load_split(artifacts.TEST_SPLIT), table.read(artifacts.certificates(sigma))
-    rows = certificates[(certificates["idx"] == index) & (certificates["radius"] > 0)].to_dict("records")
+    rows: Any = certificates[(certificates["idx"] == index) & (certificates["radius"] > 0)].to_dict("records")
     if not rows:
         raise ValueError(f"--image is {index}: {artifacts.certificates(sigma)} certifies no image of this idx")
     network, card = weights.load(artifacts.model(sigma), use_device(threads=1))

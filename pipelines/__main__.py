@@ -12,15 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 GROUPS = {
     "before a run": ["check"],
-    "stages, which dvc repro runs": [
-        "prepare",
-        "validate",
-        "brought",
-        "train",
-        "certify",
-        "evaluate",
-        "register",
-    ],
+    "stages, which dvc repro runs": ["prepare", "validate", "brought", "train", "certify", "evaluate", "register"],
     "doubt": ["attack", "audit"],
     "registered models": ["lookup", "promote", "serve"],
     "operation": ["flow", "state"],
