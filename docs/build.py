@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES, HTML = ROOT / "site/pages", ROOT / "site/html"
 PARTS = ["certification", "model", "training", "data", "evaluation", "registry", "serving", "cost", "tools"]
 """The folders of components/, in the order of the reference."""
-SHIM = "https://unpkg.com/iframe-worker/shim"
+SHIM = re.compile(r"https://[\w./]+/iframe-worker/shim\b")
 """What the site generator's search would load from elsewhere; docs/javascripts has it."""
 
 
@@ -52,7 +52,7 @@ def load_from_here(html: Path) -> list[str]:
     outside: set[str] = set()
     for page in html.rglob("*.html"):
         up = "../" * (len(page.relative_to(html).parts) - 1)
-        text = page.read_text(encoding="utf-8").replace(SHIM, f"{up}javascripts/iframe-worker.js")
+        text = SHIM.sub(f"{up}javascripts/iframe-worker.js", page.read_text(encoding="utf-8"))
         page.write_text(text, encoding="utf-8")
         outside |= set(
             re.findall(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["']?(https?://[^"'> ]+)""", text)
