@@ -9,7 +9,8 @@ WORKDIR /app
 COPY requirements/uv.lock requirements/pipeline.lock ./requirements/
 RUN python -m venv /app/.venv \
     && /app/.venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/uv.lock \
-    && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements/pipeline.lock
+    && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements/pipeline.lock \
+    && ln -s /app/source/pipelines/smoothmix.sh /app/.venv/bin/smoothmix
 
 FROM python:3.11-slim-bookworm AS runtime
 # git: DVC and the provenance need it; it commits recipes on the volume, and fetches from the image what root owns. g++: torch compiles kernels with it. tini: passes signals on, reaps children.

@@ -9,7 +9,7 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup environment run test-unit test test-all lint benchmark-setup lock ui serve
+.PHONY: help setup environment run test-unit test test-all lint docs benchmark-setup lock ui serve
 
 MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
@@ -27,6 +27,7 @@ environment:
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
 	uv pip sync --require-hashes requirements/pipeline.lock
+	ln -sf ../../pipelines/smoothmix.sh .venv/bin/smoothmix
 	@echo "$(LOCKS)" > .venv/.installed
 
 # in the order of tests/conftest.py, the longest files first
@@ -51,6 +52,10 @@ lint: setup  ## format, lint, types, Dockerfile
 	mypy
 	hadolint Dockerfile
 
+docs: setup  ## build the pages in docs/ as a site, strictly: site/html/index.html
+	uv pip install --quiet --require-hashes -r requirements/docs.lock
+	python docs/build.py
+
 benchmark-setup: setup  ## what benchmarks compare with, beside the locked environment
 	uv pip install --no-deps --require-hashes -r requirements/benchmark.lock
 
@@ -58,6 +63,7 @@ lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile requirements/uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/uv.lock
 	uv pip compile requirements/benchmark.in --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/benchmark.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/pipeline.lock
+	uv pip compile --group docs --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/docs.lock
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$(python -c 'from pipelines import artifacts; print(artifacts.tracking_store())')/mlflow.db}"

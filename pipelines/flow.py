@@ -1,4 +1,4 @@
-"""`python -m pipelines.flow`: see `pipelines.operation.flow`."""
+"""Run the graph as a Prefect flow, once or on a schedule; see `pipelines.operation.flow`."""
 
 from pipelines.operation.flow import main
 

@@ -43,7 +43,9 @@ def test_an_environment_of_other_locks_is_brought_up_to_date(folder):
 
 def test_without_an_environment_one_is_made(folder):
     shutil.rmtree(folder / ".venv")
-    assert "-m venv .venv" in would_run(folder, "setup")
+    made = would_run(folder, "setup")
+    assert "-m venv .venv" in made
+    assert "ln -sf ../../pipelines/smoothmix.sh .venv/bin/smoothmix" in made
 
 
 def test_the_name_of_a_model_reaches_the_service_as_it_is(folder):

@@ -90,8 +90,8 @@ def test_the_registered_model_answers_with_certificates_and_no_pickle(project, c
         model.predict(images, params={"n": 9})
 
 
-def test_the_local_example_of_the_readme_runs(project):
-    _, section = (ROOT / "README.md").read_text().split("### Use it locally")
+def test_the_local_example_of_the_page_runs(project):
+    _, section = (ROOT / "docs/registered-model.md").read_text().split("## Use it locally")
     example = section.split("```python\n")[1].split("```")[0]
     assert len(list(filter(None, example.splitlines()))) == 5
     result = run(project, sys.executable, "-c", example)
