@@ -16,6 +16,7 @@ from components.evaluation.page.charts import with_intervals
 from components.evaluation.page.examples import nearest_of_another_class, searchable
 from components.evaluation.page.level import groups_of, hits
 from components.evaluation.page.render import render
+from components.tools.page.pictures import data_url, noisy
 from tests.support import reports
 from tests.support.reports import CLASSES, HOSTILE, RADII, description, image, preset_level, reference_level
 
@@ -222,7 +223,7 @@ def test_moved_images_are_as_far_as_they_say(radius):
 
 
 def test_noise_has_its_sigma_and_is_the_same_each_time():
-    first, second = (pictures.noisy(np.zeros((3, 64, 64)), 0.5, 7, 2) for _ in range(2))
+    first, second = (noisy(np.zeros((3, 64, 64)), 0.5, 7, 2) for _ in range(2))
     assert np.std(first[0]) == pytest.approx(0.5, rel=0.05)
     assert (first[0] == second[0]).all()
     assert (first[0] != first[1]).any()
@@ -230,8 +231,8 @@ def test_noise_has_its_sigma_and_is_the_same_each_time():
 
 def test_large_images_are_shrunk_and_small_ones_kept():
     small, large = (
-        pictures.data_url(np.zeros((1, 28, 28))),
-        pictures.data_url(np.random.default_rng(0).random((3, 224, 224))),
+        data_url(np.zeros((1, 28, 28))),
+        data_url(np.random.default_rng(0).random((3, 224, 224))),
     )
     assert small.startswith("data:image/png;base64,")
     assert large.startswith("data:image/webp;base64,")
