@@ -23,8 +23,10 @@ def thumbnail(pixels: np.ndarray, most: int) -> str:
     image = as_image(pixels)
     if max(image.size) <= LARGEST_SIDE and len(url := png(image)) <= most:
         return url
-    urls = (shrunk(image, side) for side in SMALLER_SIDES)
-    return next((url for url in urls if len(url) <= most), shrunk(image, SMALLER_SIDES[-1], quality=30))
+    for side in dict.fromkeys(min(side, max(image.size)) for side in SMALLER_SIDES):
+        if len(url := shrunk(image, side)) <= most:
+            return url
+    return shrunk(image, SMALLER_SIDES[-1], quality=10)
 
 
 def as_image(pixels: np.ndarray) -> Any:
@@ -49,7 +51,7 @@ def shrunk(image: Any, most_side: int, quality: int = 70) -> str:
 
     factor = min(1, most_side / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return encoded(image.resize(size, Image.Resampling.BILINEAR), "WEBP", quality=quality)
+    return encoded(image.resize(size, Image.Resampling.BILINEAR), "WEBP", quality=quality, alpha_quality=quality)
 
 
 def encoded(image: Any, form: str, **options: Any) -> str:
