@@ -223,13 +223,13 @@ def check_expectations(
     return broken, {"success": fit, "data_sha256": description.sha256, "rules": report}
 
 
-def _images_of(frame: pd.DataFrame, row: str, column: str) -> list[Place]:
+def _images_of(frame: Any, row: str, column: str) -> list[Place]:
     """The image of a row and, where it breaks a rule on twins, its twin."""
     rows = [row, frame.at[row, column]] if "twin" in column else [row]
     return [Place(frame.at[name, "split"], int(frame.at[name, "number"])) for name in rows]
 
 
-def _beside_twin(frame: pd.DataFrame, row: str, column: str, classes: list[str]) -> str:
+def _beside_twin(frame: Any, row: str, column: str, classes: list[str]) -> str:
     """An image's name with its twin's, and with both classes where the twin is of another."""
     rows = [row, frame.at[row, column]]
     if column == TWIN_OF_ANOTHER_LABEL:

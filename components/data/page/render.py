@@ -79,7 +79,8 @@ def finding(broken: list[Broken], report: dict[str, Any], images: int) -> str:
         return f"Fit for training: {rules - len(broken)} of {rules} expectations hold on {on}; the rest is known."
     stopping = [rule for rule in broken if rule.stops]
     rows = counted(sum(len(rule.rows) for rule in stopping), "rows", form=",")
-    return f"Not fit for training: {len(stopping)} of {rules} expectations are broken, by {rows}."
+    are = "is" if len(stopping) == 1 else "are"
+    return f"Not fit for training: {len(stopping)} of {rules} expectations {are} broken, by {rows}."
 
 
 def figures(description: Description, splits: dict[str, Split | Manifest], train: list[np.ndarray]) -> list[dict]:
