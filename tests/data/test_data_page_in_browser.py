@@ -11,7 +11,6 @@ SECTIONS = ["finding", "broken", "expectations", "classes", "samples", "noise", 
 LOOK = """
 new Promise((done) => {
   document.querySelectorAll("details").forEach((part) => { part.open = true; });
-  document.querySelectorAll("img").forEach((picture) => { picture.loading = "eager"; });
   setTimeout(() => done({
     sections: [...document.querySelectorAll("main > section")].map(
       (part) => [part.id, part.getBoundingClientRect().height, part.innerText.length]),

@@ -91,7 +91,7 @@ def figures(description: Description, splits: dict[str, Split | Manifest], train
     return [
         *of_splits,
         {"value": f"{len(sizes):,}", "what": "classes"},
-        {"value": f"{min(sizes):,} to {max(sizes):,}", "what": "train images in a class"},
+        {"value": f"{min(sizes):,}–{max(sizes):,}", "what": "train images in a class"},
         {"value": f"{height}×{width}", "what": f"pixels, {counted(channels, 'channels')}"},
     ]
 
