@@ -87,11 +87,12 @@ def figures(description: Description, splits: dict[str, Split | Manifest], train
     """The numbers at the top."""
     sizes = [len(numbers) for numbers in train]
     channels, height, width = description.image_shape
+    in_a_class = "–".join(f"{size:,}" for size in sorted({min(sizes), max(sizes)}))
     of_splits = [{"value": f"{len(split):,}", "what": f"{name} images"} for name, split in splits.items()]
     return [
         *of_splits,
         {"value": f"{len(sizes):,}", "what": "classes"},
-        {"value": f"{min(sizes):,}–{max(sizes):,}", "what": "train images in a class"},
+        {"value": in_a_class, "what": "train images in a class"},
         {"value": f"{height}×{width}", "what": f"pixels, {counted(channels, 'channels')}"},
     ]
 
