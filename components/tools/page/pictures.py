@@ -30,15 +30,15 @@ def thumbnail(pixels: np.ndarray, most: int) -> str:
 
 
 def as_image(pixels: np.ndarray) -> Any:
-    """An image as `data_url` takes it, as a PIL image of 8 bits."""
-    return image_of(np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    """An image as `data_url` takes it, as a PIL image of 8 bits; of more than three channels, the first three."""
+    return image_of(np.round(np.clip(pixels[:3], 0, 1) * 255).astype(np.uint8))
 
 
 def image_of(pixels: np.ndarray) -> Any:
-    """uint8 (C, H, W) as a PIL image; of more than three channels, the first three."""
+    """uint8 (C, H, W) as a PIL image: grey or RGB, with or without opacity."""
     from PIL import Image
 
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def png(image: Any) -> str:
