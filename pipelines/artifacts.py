@@ -22,6 +22,8 @@ VAL_SPLIT = OUTPUTS / "data/prepared/val"
 """For choosing, never for certificates; empty where the source has none."""
 DESCRIPTION = OUTPUTS / "data/prepared/description.json"
 VALIDATION = OUTPUTS / "data/validation.json"
+DATA_PAGE = OUTPUTS / "data/data.html"
+"""Shows the images, and those that are broken; also written when the data is not fit for training."""
 
 METRICS = OUTPUTS / "evaluation/metrics.json"
 CURVES = OUTPUTS / "evaluation/curves.csv"

@@ -27,7 +27,7 @@ NOT_ON_COMPUTE_MACHINES = ["mlflow", "dvc", "prefect", "great_expectations", "py
 SIGMA = 0.5
 WRITES = {
     "prepare": {artifacts.TRAIN_SPLIT, artifacts.VAL_SPLIT, artifacts.TEST_SPLIT, artifacts.DESCRIPTION},
-    "validate": {artifacts.VALIDATION},
+    "validate": {artifacts.VALIDATION, artifacts.DATA_PAGE},
     "brought": {artifacts.BROUGHT},
     "train": {artifacts.model(SIGMA), artifacts.history(SIGMA).parent},
     "certify": {artifacts.certificates(SIGMA).parent},

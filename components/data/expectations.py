@@ -8,8 +8,8 @@ stage has decoded every file, and every reader checks the file's hash.
 import hashlib
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,12 +39,21 @@ class Rule:
     """True: data that breaks the rule stops the pipeline. False: its rows are only reported."""
 
 
+class Place(NamedTuple):
+    """Where an image stands."""
+
+    split: str
+    number: int
+
+
 @dataclass(frozen=True)
 class Broken:
     says: str
     rows: list[str]
     """Every offending row, such as 'train image 17', or 'train image 17 (cats/3.jpg)' where it is a file's."""
     stops: bool = True
+    images: list[list[Place]] = field(default_factory=list)
+    """Of each row, itself and its twin if it has one; nothing where rows are classes or splits."""
 
     def __str__(self) -> str:
         more = f", ... ({len(self.rows)} in all)" if len(self.rows) > NAMED_ROWS else ""
@@ -132,9 +141,7 @@ def describe_images(splits: dict[str, Split | Manifest], description: Descriptio
         frame[twin_column(one, other)] = frame["digest"].map(first_there).where(frame["split"] == one)
     first = frame.dropna(subset=["digest", "label"]).drop_duplicates("digest").set_index("digest")
     contradicts = frame["label"].notna() & (frame["label"] != frame["digest"].map(first["label"]))
-    titles = dict(enumerate(description.classes))
-    named = first["row"] + first["label"].map(lambda label: f" of class {titles.get(label, label)}")
-    frame[TWIN_OF_ANOTHER_LABEL] = frame["digest"].map(named).where(contradicts)
+    frame[TWIN_OF_ANOTHER_LABEL] = frame["digest"].map(first["row"]).where(contradicts)
     return frame
 
 
@@ -143,6 +150,7 @@ def _describe_manifest(name: str, manifest: Manifest) -> pd.DataFrame:
         {
             "row": [f"{name} image {i} ({path})" for i, path in enumerate(manifest.paths)],
             "split": name,
+            "number": range(len(manifest)),
             "label": manifest.labels.astype(float),
             "has_image": True,
             "digest": manifest.hashes,
@@ -157,6 +165,7 @@ def _describe_split(name: str, split: Split, description: Description) -> Iterat
         yield {
             "row": f"{name} image {i}" + (f" ({split.paths[i]})" if split.paths and i < len(split.paths) else ""),
             "split": name,
+            "number": i,
             "label": None if label is None else float(label),
             "has_image": image is not None,
             "shape_agrees": image is None or list(image.shape) == description.image_shape,
@@ -204,22 +213,33 @@ def check_expectations(
     broken, report = [], []
     for frame, rules in frames:
         for rule, rows in zip(rules, _run_rules(frame, rules), strict=True):
+            images = [_images_of(frame, row, rule.column) for row in rows] if "number" in frame else []
             if "twin" in rule.column:
-                rows = [_beside_twin(frame.loc[row], rule.column, description.classes) for row in rows]
+                rows = [_beside_twin(frame, row, rule.column, description.classes) for row in rows]
             if rows:
-                broken.append(Broken(rule.says, rows, rule.stops))
+                broken.append(Broken(rule.says, rows, rule.stops, images))
             report.append({"rule": rule.says, "column": rule.column, "checked": len(frame), "broken": rows})
     fit = not any(item.stops for item in broken)
     return broken, {"success": fit, "data_sha256": description.sha256, "rules": report}
 
 
-def _beside_twin(image: Any, column: str, classes: list[str]) -> str:
-    """An image's name with its twin's, and with the class where the twin is of another."""
-    if column != TWIN_OF_ANOTHER_LABEL:
-        return f"{image['row']} = {image[column]}"
-    number = int(image["label"])
-    title = classes[number] if 0 <= number < len(classes) else number
-    return f"{image['row']} of class {title} = {image[column]}"
+def _images_of(frame: Any, row: str, column: str) -> list[Place]:
+    """The image of a row and, where it breaks a rule on twins, its twin."""
+    rows = [row, frame.at[row, column]] if "twin" in column else [row]
+    return [Place(frame.at[name, "split"], int(frame.at[name, "number"])) for name in rows]
+
+
+def _beside_twin(frame: Any, row: str, column: str, classes: list[str]) -> str:
+    """An image's name with its twin's, and with both classes where the twin is of another."""
+    rows = [row, frame.at[row, column]]
+    if column == TWIN_OF_ANOTHER_LABEL:
+        rows = [f"{name} of class {class_of(frame.at[name, 'label'], classes)}" for name in rows]
+    return " = ".join(rows)
+
+
+def class_of(label: float, classes: list[str]) -> str:
+    """The class that a label stands for; of one that stands for none, the label itself."""
+    return classes[int(label)] if label in range(len(classes)) else f"{label:g}"
 
 
 def _run_rules(frame: pd.DataFrame, rules: list[Rule]) -> list[list[str]]:

@@ -17,6 +17,7 @@ from components.data.image_files import ImageFileError
 from components.data.sources.class_folders import IMAGENET_MEAN
 from components.data.streaming import CROPS, SIDES
 from components.model.card import ModelCard
+from components.tools.page.pictures import encoded, image_of
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 """The content types that are read, and Pillow's names of them."""
@@ -146,8 +147,4 @@ def bytes_of_data_url(text: str, index: int) -> bytes:
 
 def data_url(pixels: np.ndarray) -> str:
     """A PNG of uint8 (C, H, W), of one or three channels."""
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return encoded(image_of(pixels), "PNG")

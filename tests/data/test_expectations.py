@@ -15,6 +15,8 @@ from components.data.sources import Source, digits
 from pipelines import artifacts
 from pipelines import prepare as prepare_stage
 from pipelines import validate as validate_stage
+from tests.support.image_folders import gradient, save
+from tests.support.parsed_page import Parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,7 +145,8 @@ def test_the_stage_names_the_files_of_own_images(tmp_path, monkeypatch):
     recipe = params.replace(recipe, prepare=settings)
     prepare_stage.run(recipe)
     with pytest.raises(
-        ValueError, match=r"not fit for training: .*: mend the source, then run dvc repro -f"
+        ValueError,
+        match=r"not fit for training: .*: look at outputs/data/data.html, mend the source, then run dvc repro",
     ) as refusal:
         validate_stage.run(recipe)
     said = str(refusal.value)
@@ -152,3 +155,39 @@ def test_the_stage_names_the_files_of_own_images(tmp_path, monkeypatch):
     )
     assert "constant image: test image 7 (test/dog/white.png):" in said
     assert not (tmp_path / artifacts.VALIDATION).exists()
+    page = Parsed((tmp_path / artifacts.DATA_PAGE).read_text(encoding="utf-8"))
+    for named in (
+        "test image 0, of class cat, test/cat/0 (1).png",
+        "train image 0, of class cat, train/cat/0.png",
+        "test image 7, of class dog, test/dog/white.png",
+    ):
+        assert named in page.alts
+
+
+@pytest.fixture
+def in_files(imagenet_root, tmp_path, monkeypatch):
+    """The recipe of prepared image files, of which those of the test split are alike in all classes."""
+    monkeypatch.chdir(tmp_path)
+    for path in imagenet_root.glob("val/*/*"):
+        save(path, 255 - gradient(40, 30 + int(path.stem)))
+    recipe = params.load(ROOT / "recipes/imagenet.yaml")
+    recipe = params.replace(recipe, prepare=params.replace(recipe.prepare, root=str(imagenet_root)))
+    prepare_stage.run(recipe)
+    return recipe
+
+
+def test_images_that_stay_in_files_are_shown_and_one_that_has_gone_is_named(in_files, imagenet_root):
+    (imagenet_root / "train/cat/0.jpg").unlink()
+    validate_stage.run(in_files)
+    page = Parsed(artifacts.DATA_PAGE.read_text(encoding="utf-8"))
+    assert "test image 4, of class dog, val/dog/0.jpg" in page.alts
+    assert f"{imagenet_root / 'train/cat/0.jpg'}: no such file" in page.text["samples"]
+
+
+def test_other_sigmas_change_the_page_and_not_what_the_training_depends_on(in_files):
+    validate_stage.run(in_files)
+    report, page = artifacts.VALIDATION.read_bytes(), artifacts.DATA_PAGE.read_text(encoding="utf-8")
+    validate_stage.run(params.replace(in_files, noise_levels={"0.125": {}}))
+    assert artifacts.VALIDATION.read_bytes() == report
+    assert "σ 0.125" in artifacts.DATA_PAGE.read_text(encoding="utf-8")
+    assert "σ 0.125" not in page

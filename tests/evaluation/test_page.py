@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -17,43 +16,11 @@ from components.evaluation.page.examples import nearest_of_another_class, search
 from components.evaluation.page.level import groups_of, hits
 from components.evaluation.page.render import render
 from tests.support import reports
+from tests.support.parsed_page import Parsed
 from tests.support.reports import CLASSES, HOSTILE, RADII, description, image, preset_level, reference_level
 
 SECTIONS = ["finding", "accuracy", "meaning", "distributions", "classes", "gallery", "attacks", "training", "cost"]
 SECTIONS += ["assumptions", "provenance"]
-VOID = {"meta", "link", "img", "input", "br"}
-
-
-class Parsed(HTMLParser):
-    """Text and pictures per section, addresses, ids, and tags that do not match."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.text, self.addresses, self.ids, self.alts, self.section = [], {}, [], [], [], ""
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        if tag == "section":
-            self.section = values["id"]
-        if tag not in VOID:
-            self.open.append(tag)
-        self.addresses += [values[name] for name in ("src", "href", "action", "xlink:href") if name in values]
-        self.ids += [values["id"]] if "id" in values else []
-        self.alts += [values.get("alt")] if tag == "img" else []
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        self.section = "" if tag == "section" else self.section
-
-    def handle_data(self, data):
-        self.text[self.section] = self.text.get(self.section, "") + data
 
 
 @pytest.fixture(scope="module")
@@ -219,23 +186,6 @@ def test_moved_images_are_as_far_as_they_say(radius):
     moved, distance = pictures.towards(pixels, other, radius)
     assert distance == pytest.approx(np.linalg.norm(other - pixels))
     assert np.linalg.norm(moved - pixels) == pytest.approx(min(radius, distance))
-
-
-def test_noise_has_its_sigma_and_is_the_same_each_time():
-    first, second = (pictures.noisy(np.zeros((3, 64, 64)), 0.5, 7, 2) for _ in range(2))
-    assert np.std(first[0]) == pytest.approx(0.5, rel=0.05)
-    assert (first[0] == second[0]).all()
-    assert (first[0] != first[1]).any()
-
-
-def test_large_images_are_shrunk_and_small_ones_kept():
-    small, large = (
-        pictures.data_url(np.zeros((1, 28, 28))),
-        pictures.data_url(np.random.default_rng(0).random((3, 224, 224))),
-    )
-    assert small.startswith("data:image/png;base64,")
-    assert large.startswith("data:image/webp;base64,")
-    assert len(large) < 20_000
 
 
 def test_a_sheet_holds_all_images_unless_it_is_too_large():

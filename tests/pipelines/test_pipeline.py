@@ -168,6 +168,7 @@ def test_poisoned_data_stops_the_pipeline_before_training(project, tmp_path, poi
     result = run(copy, sys.executable, "-m", "pipelines.validate")
     assert result.returncode == 1
     assert named in result.stderr
+    assert "look at outputs/data/data.html" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

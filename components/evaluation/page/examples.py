@@ -10,6 +10,7 @@ from components.certification.table import ABSTAIN, display_radius
 from components.evaluation.metrics import certified_radii
 from components.evaluation.page import pictures
 from components.evaluation.page.level import Level, class_name, groups_of, hits
+from components.tools.page.pictures import data_url, noisy
 
 Images = Callable[[int], np.ndarray]
 """Reads a test image by its number: float (C, H, W) on the scale of [0, 1]."""
@@ -63,8 +64,8 @@ def card(row: dict[Any, Any], level: Level, classes: Sequence[str], image: Image
         }
     if image is not None:
         pixels = image(index)
-        shown["picture"] = pictures.data_url(pixels)
-        shown["copies"] = [pictures.data_url(copy) for copy in pictures.noisy(pixels, level.sigma, index, COPIES)]
+        shown["picture"] = data_url(pixels)
+        shown["copies"] = [data_url(copy) for copy in noisy(pixels, level.sigma, index, COPIES)]
     return shown
 
 
@@ -83,7 +84,7 @@ def meaning(level: Level, classes: Sequence[str], image: Images) -> dict[str, An
     patch, side = pictures.gathered(pixels, radius)
     steps = [
         ("the image", pixels),
-        (f"with noise of σ {level.key}", pictures.noisy(pixels, level.sigma, index, 1)[0]),
+        (f"with noise of σ {level.key}", noisy(pixels, level.sigma, index, 1)[0]),
         (f"moved by {display_radius(radius)}, spread over all pixels", pictures.spread(pixels, radius, index)),
         (f"moved by {display_radius(radius)}, gathered in {side} × {side} pixels", patch),
     ]
@@ -103,7 +104,7 @@ def meaning(level: Level, classes: Sequence[str], image: Images) -> dict[str, An
         steps.append((f"moved by {display_radius(radius)} towards the nearest {name} among the test images", moved))
         steps.append((f"that {name}, {display_radius(distance)} away", image(other)))
         shown["distance"] = display_radius(distance)
-    return shown | {"steps": [{"what": what, "picture": pictures.data_url(picture)} for what, picture in steps]}
+    return shown | {"steps": [{"what": what, "picture": data_url(picture)} for what, picture in steps]}
 
 
 def nearest_of_another_class(table: pd.DataFrame, index: int, label: int, image: Images) -> tuple[int, int] | None:

@@ -1,49 +1,13 @@
-"""Images as data URLs, noisy and moved copies among them."""
+"""All images in one picture, and images moved by a radius."""
 
-import base64
-import io
 import math
-from typing import Any
 
 import numpy as np
 
-LARGEST_SIDE = 64
-"""Pictures up to here are stored pixel by pixel as PNG; larger ones are shrunk, and stored as WebP."""
-SHRUNK_SIDE = 112
+from components.tools.page.pictures import as_image, png
+
 SHEET_BYTES = 1_500_000
 """A sheet of all images may be that large."""
-
-
-def data_url(pixels: np.ndarray) -> str:
-    """An image, float (C, H, W) on the scale of [0, 1]; what lies beyond is cut off, as on every screen."""
-    from PIL import Image
-
-    image = as_image(pixels)
-    if max(image.size) <= LARGEST_SIDE:
-        return encoded(image, "PNG", optimize=True)
-    factor = SHRUNK_SIDE / max(image.size)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return encoded(image.resize(size, Image.Resampling.BILINEAR), "WEBP", quality=70)
-
-
-def as_image(pixels: np.ndarray) -> Any:
-    """The same as a PIL image."""
-    from PIL import Image
-
-    values = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values[:3].transpose(1, 2, 0)))
-
-
-def encoded(image: Any, form: str, **options: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def noisy(pixels: np.ndarray, sigma: float, index: int, copies: int) -> list[np.ndarray]:
-    """Copies of an image with Gaussian noise, always the same ones for the same image."""
-    rng = np.random.default_rng([index, round(sigma * 1e6)])
-    return [pixels + sigma * rng.standard_normal(pixels.shape) for _ in range(copies)]
 
 
 def sheet(images: list[np.ndarray]) -> tuple[str, int] | None:
@@ -57,7 +21,7 @@ def sheet(images: list[np.ndarray]) -> tuple[str, int] | None:
     for i, pixels in enumerate(images):
         row, column = divmod(i, columns)
         whole[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = pixels
-    url = encoded(as_image(whole), "PNG", optimize=True)
+    url = png(as_image(whole))
     return (url, columns) if len(url) <= SHEET_BYTES else None
 
 

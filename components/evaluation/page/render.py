@@ -1,6 +1,5 @@
 """The page itself."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from components.evaluation.page import charts, examples, facts
 from components.evaluation.page.examples import Images
 from components.evaluation.page.level import Level
 from components.evaluation.report import DASH, LEGENDS, made_by, p_lower_lines, remarks, summary_rows
+from components.tools.page.template import fill
 from components.tools.wording import counted
 
 FOLDER = Path(__file__).parent
@@ -28,19 +28,7 @@ def render(name: str, description: Description, levels: list[Level], image: Imag
         image: reads a test image by its number; None where there are none.
         no_images: why not.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["script_data"] = script_data
-    environment.globals["file"] = lambda part: Markup((FOLDER / part).read_text(encoding="utf-8"))
-    values = values_of(name, description, levels, image) | {"no_images": no_images}
-    return environment.get_template("page.html").render(values) + "\n"
+    return fill(FOLDER, values_of(name, description, levels, image) | {"no_images": no_images})
 
 
 def values_of(name: str, description: Description, levels: list[Level], image: Images | None) -> dict[str, Any]:
@@ -50,6 +38,7 @@ def values_of(name: str, description: Description, levels: list[Level], image: I
     header, rows = summary_rows(summaries)
     radii = [facts.finding([level]).get("radius", 0.0) for level in levels]
     return {
+        "kind": "Certified robustness of",
         "name": name,
         "source": description.source,
         "images": counted(first["images"], "test images", form=","),
@@ -79,12 +68,6 @@ def values_of(name: str, description: Description, levels: list[Level], image: I
         "assumptions": facts.assumptions(levels),
         "chart": drawn(levels),
     }
-
-
-def script_data(value: Any) -> Markup:
-    """JSON inside a script element, which no text in it can end."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def drawn(levels: list[Level]) -> dict[str, Any]:

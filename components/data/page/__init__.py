@@ -1,0 +1,1 @@
+"""The prepared data as one page: what is broken, classes, samples, noise."""
