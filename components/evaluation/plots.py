@@ -46,3 +46,12 @@ def render_png(spec: dict[str, Any], png: Path) -> None:
     import vl_convert
 
     png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+def render_for_print(spec: dict[str, Any], pdf: Path) -> list[Path]:
+    """Write a Vega-Lite plot as PDF, where one unit of the plot is a point, and beside it as SVG; the files."""
+    import vl_convert
+
+    pdf.write_bytes(vl_convert.vegalite_to_pdf(spec))
+    pdf.with_suffix(".svg").write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+    return [pdf, pdf.with_suffix(".svg")]
