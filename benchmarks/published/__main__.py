@@ -34,7 +34,8 @@ def main() -> int:
         elif options.command == "compare":
             from benchmarks.published.compare import compare  # reads by way of the page
 
-            print(compare(*options.sides, options.radii))
+            first, second = options.sides
+            print(compare(first, second, options.radii))
         elif options.command == "table":
             from benchmarks.published.tables import table
 

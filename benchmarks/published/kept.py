@@ -104,7 +104,7 @@ def params_at(params: Params, sigma: float) -> dict[str, Any]:
     """The parameters of one noise level with dotted keys; those of all levels where it is none of theirs. Without the
     bound: the counts are the same, and give both."""
     train = params.train_at(sigma) if sigma in params.sigmas else params.train
-    at = flat(asdict(params) | {"train": asdict(train)})
+    at = flat(asdict(params) | {"train": asdict(train), "noise_levels": {}})
     del at["certify.bound"]
     return at
 

@@ -102,7 +102,7 @@ def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
     whole = parameters.load(recipe_file(recipe))
     whole = replace(whole, train=replace(whole.train, method=own["train.method"]))  # levels differ by method
     published = params_at(whole, run["sigma"])
-    silent = ("noise_levels", "validate", "evaluate", "register", "promote", "train.method")
+    silent = ("validate", "evaluate", "register", "promote", "train.method")
     differing = {key: value for key, value in own.items() if value != published.get(key) and not key.startswith(silent)}
     said = {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}
     if images and known_images(run) and run["train_images"] != images:
@@ -184,8 +184,9 @@ def settings(runs: pd.DataFrame) -> str:
     arithmetics = ", ".join(sorted(set(runs["arithmetic"])))
     epochs, seeds = (pd.Series([own[key] for own in runs["params"]]) for key in ("train.epochs", "seed"))
     return (
-        f"{counted(len(runs), 'runs')} of {numbers(epochs)} epochs, seed {numbers(seeds)}, {numbers(runs['images'])} "
-        f"test images, n = {numbers(runs['n'])}, {arithmetics} arithmetic"
+        f"{counted(len(runs), 'runs')} of {numbers(epochs)} {'epochs' if max(epochs) > 1 else 'epoch'}, "
+        f"seed {numbers(seeds)}, {numbers(runs['images'])} test images, n = {numbers(runs['n'])}, "
+        f"{arithmetics} arithmetic"
     )
 
 

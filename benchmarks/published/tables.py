@@ -53,7 +53,11 @@ def entries(runs: pd.DataFrame, radii: list[float]) -> list[dict[str, Any]]:
         found.append({str(name): value for name, value in run.items()} | keys | {"source": "ours"})
         if len(known):
             shares = {str(row["radius"]): {"value": row["certified_accuracy"]} for row in points.to_dict("records")}
-            facts = {"n": PUBLISHED_N, "failure_prob": PUBLISHED_FAILURE_PROB, "largest_radius": math.inf}
+            facts: dict[str, Any] = {
+                "n": PUBLISHED_N,
+                "failure_prob": PUBLISHED_FAILURE_PROB,
+                "largest_radius": math.inf,
+            }
             facts |= {"images": TEST_IMAGES.get(run["recipe"]), "train_images": TRAINING_IMAGES.get(run["recipe"])}
             values = {"acr": float(known["acr"].iloc[0]), "certified_accuracy": shares}
             found.append(keys | {"source": "published"} | facts | values)

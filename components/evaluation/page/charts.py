@@ -155,10 +155,10 @@ def one_curve(level: Level) -> list[dict[str, Any]]:
         other: Bound = "one_class" if own == "two_class" else "two_class"
         rows, end = rebound(level.table, level.identity, other), largest_radius_of(level.identity | {"bound": other})
         parts[BOUND_NAMES[other]] = (curve(rows, level.sigma, end), COLORS[1], [6, 3])
-    if level.previous:
-        parts[f"last commit ({level.previous.commit})"] = (level.previous.curve, COLORS[2], [8, 3, 2, 3])
     most = float(level.table["label"].value_counts(normalize=True).max())
     parts["constant"] = (pd.DataFrame({"radius": [0, limit], "certified_accuracy": most}), QUIET, [2, 3])
+    if level.previous:
+        parts[f"last commit ({level.previous.commit})"] = (level.previous.curve, COLORS[2], [8, 3, 2, 3])
     drawn = [points.assign(which=name) for name, (points, _, _) in parts.items()]
     values = pd.concat(drawn)[["radius", "certified_accuracy", "which"]].to_dict("records")
     colors = {"domain": list(parts), "range": [color for _, color, _ in parts.values()]}
