@@ -34,6 +34,7 @@ def compare(first: Path, second: Path, radii: list[float]) -> str:
         ValueError: a side cannot be read, there is no pair, or a pair shares no images, or not their labels.
     """
     sides = read_side(first), read_side(second)
+    refuse_preset_radii([*sides[0], *sides[1]])
     by_level = first.is_file() or second.is_file()
     pairs = [pair for pair in product(*sides) if fits(*pair, by_level=by_level)]
     names = [first.resolve().name, second.resolve().name]
@@ -88,8 +89,16 @@ def read_table(file: Path) -> dict[str, Any]:
         certificates = rebound(certificates, identity, "one_class")
         largest = largest_radius_of(identity | {"bound": "one_class"})
         about = {"sigma": identity["sigma"], "largest_radius": largest, "identity": identity}
+    elif "counts" in certificates:
+        raise ValueError(f"{file} has no {IDENTITY} beside it, which says the bound of its radii: copy it along")
     level = f" at sigma {level_key(about['sigma'])}" if about["sigma"] else ""
     return about | {"label": f"{method}{level}", "method": method, "params": {}, "certificates": certificates}
+
+
+def refuse_preset_radii(runs: list[dict[str, Any]]) -> None:
+    preset = [run["label"] for run in runs if run.get("identity", {}).get("mode") == "sequential"]
+    if preset:
+        raise ValueError(f"{preset[0]} has preset radii, and so no ACR to compare: set certify.mode to reference")
 
 
 # --- pairing ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.published.kept import load
+from benchmarks.published.kept import load_by_name
 from components.evaluation import metrics, plots
 from components.evaluation.page.charts import with_intervals
 from components.params import level_key
@@ -30,10 +30,10 @@ def write_figures(folders: list[Path], out: Path) -> list[Path]:
     """One figure per set and noise level, as PDF and as SVG.
 
     Raises:
-        ValueError: see `load`.
+        ValueError: see `load_by_name`.
     """
     points = pd.read_csv(artifacts.PUBLISHED_CURVES)
-    sets = {folder.resolve().name: load(folder) for folder in folders}
+    sets = load_by_name(folders)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, runs in sets.items():

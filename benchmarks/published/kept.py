@@ -40,6 +40,19 @@ def load(folder: Path, radii: list[float] | None = None) -> pd.DataFrame:
     return pd.DataFrame([workspace_run(folder, params, sigma, radii or []) for sigma in certified])
 
 
+def load_by_name(folders: list[Path], radii: list[float] | None = None) -> dict[str, pd.DataFrame]:
+    """Several sets or workspaces by the names of their folders.
+
+    Raises:
+        ValueError: two have one name; see also `load`.
+    """
+    names = [folder.resolve().name for folder in folders]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"two sets are named {twice[0]}, as their folders are: name them one after the other")
+    return {name: load(folder, radii) for name, folder in zip(names, folders, strict=True)}
+
+
 def holds_runs(folder: Path) -> bool:
     """Whether this is a set or a workspace that `load` can read."""
     return bool(finished_runs(folder) or sigmas_certified(folder))

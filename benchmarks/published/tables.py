@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from benchmarks.published.kept import load
+from benchmarks.published.kept import load_by_name
 from benchmarks.published.page import TRAINING_IMAGES, departures, departures_of, settings
 from components.certification.table import display_radius
 from components.evaluation.report import DASH
 from components.params import level_key
-from pipelines import artifacts
+from pipelines.report_files import published
 
 Format = Literal["latex", "csv", "markdown"]
 PUBLISHED_N, PUBLISHED_FAILURE_PROB = 100_000, 0.001
@@ -30,9 +30,9 @@ def table(folders: list[Path], form: Format, radii: list[float]) -> str:
     """The runs of sets and workspaces, each with the published figures of its method and noise level, if there are any.
 
     Raises:
-        ValueError: see `load`.
+        ValueError: see `load_by_name`.
     """
-    sets = {folder.resolve().name: load(folder, radii) for folder in folders}
+    sets = load_by_name(folders, radii)
     found = {name: entries(runs, radii) for name, runs in sets.items()}
     if form == "csv":
         rows = pd.DataFrame([row for name in sets for entry in found[name] for row in tidy(name, entry)])
@@ -44,27 +44,26 @@ def table(folders: list[Path], form: Format, radii: list[float]) -> str:
 
 def entries(runs: pd.DataFrame, radii: list[float]) -> list[dict[str, Any]]:
     """Our runs by noise level and ACR, each followed by what is published of its data set, method and noise level."""
-    acrs, curves = pd.read_csv(artifacts.PUBLISHED), pd.read_csv(artifacts.PUBLISHED_CURVES)
     order = [name for name in ("sigma", "acr") if name in runs]
-    found = []
+    found: list[dict[str, Any]] = []
     for run in runs.sort_values(order, ascending=[True, False][: len(order)]).to_dict("records"):
         keys = {"dataset": run["recipe"], "method": run["method"], "sigma": run["sigma"]}
-        known, points = (all_of[(all_of[list(keys)] == list(keys.values())).all(axis=1)] for all_of in (acrs, curves))
         found.append({str(name): value for name, value in run.items()} | keys | {"source": "ours"})
-        if len(known):
-            shares = {str(row["radius"]): {"value": row["certified_accuracy"]} for row in points.to_dict("records")}
-            facts: dict[str, Any] = {
-                "n": PUBLISHED_N,
-                "failure_prob": PUBLISHED_FAILURE_PROB,
-                "largest_radius": math.inf,
-            }
-            facts |= {"images": TEST_IMAGES.get(run["recipe"]), "train_images": TRAINING_IMAGES.get(run["recipe"])}
-            values = {"acr": float(known["acr"].iloc[0]), "certified_accuracy": shares}
-            found.append(keys | {"source": "published"} | facts | values)
+        acr, points = published(*keys.values())
+        if acr is not None:
+            found.append(keys | {"source": "published", "acr": acr} | published_facts(run["recipe"], points))
     for entry in found:
         entry["shares"] = {radius: accuracy(entry, radius) for radius in radii}
     shown = [radius for radius in radii if any(entry["shares"][radius] for entry in found)]
     return [entry | {"shares": {radius: entry["shares"][radius] for radius in shown}} for entry in found]
+
+
+def published_facts(dataset: str, points: pd.DataFrame | None) -> dict[str, Any]:
+    """What published figures of a data set rest on, and certified accuracies at the radii that were published."""
+    pairs = [] if points is None else points.itertuples(index=False, name=None)
+    facts: dict[str, Any] = {"n": PUBLISHED_N, "failure_prob": PUBLISHED_FAILURE_PROB, "largest_radius": math.inf}
+    facts |= {"images": TEST_IMAGES.get(dataset), "train_images": TRAINING_IMAGES.get(dataset)}
+    return facts | {"certified_accuracy": {str(radius): {"value": share} for radius, share in pairs}}
 
 
 def accuracy(entry: dict[str, Any], radius: float) -> dict[str, float] | None:

@@ -132,6 +132,16 @@ def test_a_folder_without_tables_or_with_unnamed_ones_is_refused(tmp_path):
     assert lines[3].split()[:4] == ["0.5", "mine", "/", "smoothmix"], "named by itself it needs no sigma"
 
 
+def test_our_table_without_its_identity_and_preset_radii_are_refused(tmp_path):
+    shutil.copy(OURS / "table.tsv.gz", tmp_path / "table.tsv.gz")
+    with pytest.raises(ValueError, match=r"table\.tsv\.gz has no identity\.json beside it.*: copy it along"):
+        compare(tmp_path / "table.tsv.gz", RUN, RADII)
+    identity = json.loads((OURS / "identity.json").read_text()) | {"mode": "sequential", "radii": [0.5]}
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
+    with pytest.raises(ValueError, match=r"table at sigma 0\.5 has preset radii, and so no ACR"):
+        compare(tmp_path / "table.tsv.gz", RUN, RADII)
+
+
 # --- published logs ----------------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,11 @@ def test_latex_compiles(tmp_path):
     assert b"Overfull" not in done.stdout
 
 
+def test_two_sets_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two sets are named digits"):
+        table([DIGITS, DIGITS], "csv", RADII)
+
+
 # --- workspaces --------------------------------------------------------------------------------------------------
 
 
