@@ -12,8 +12,8 @@ from components.params import level_key
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
 
-COLORS = ["#0072B2", "#000000", "#E69F00", "#009E73", "#D55E00", "#CC79A7"]
-DASHES = [[100, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1.5], [1, 3]]
+COLORS = ["#0072B2", "#000000", "#E69F00", "#009E73", "#D55E00", "#AA3377"]
+DASHES = [[100, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1.5], [1, 2]]
 """Methods differ by dash as well as by colour, and published curves have markers: print may be grey."""
 COLUMN = {"width": 240, "height": 200}
 """In points: a column of a two-column page, so that the text needs no scaling."""

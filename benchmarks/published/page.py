@@ -19,6 +19,7 @@ from components.tools.hashing import hash_value
 from components.tools.wording import counted
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
+from pipelines.report_files import published as published_at
 
 OURS = "smoothmix"
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
@@ -34,7 +35,8 @@ certification by this repository's own stages (`python -m benchmarks.published r
 those of n = 100,000, failure_prob 0.001 and all test images. All columns but "ACR, two-class" and all curves are by the
 one-class bound, as are all published figures, whatever bound a table was made with: its counts give both.
 """
-CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify for any model."
+CAPTION = """Bands are 95 % intervals, over the choice of test images. No curve goes past its dashed vertical line: larger
+radii are beyond what n samples can certify for any model."""
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
@@ -65,8 +67,8 @@ def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: p
     lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for sigma, level in runs.groupby("sigma"):
         for run in level.sort_values("acr", ascending=False).to_dict("records"):
-            known = published.query("dataset == @dataset and method == @run['method'] and sigma == @sigma")["acr"]
-            theirs = f"{known.iloc[0]:.3f}" if len(known) else "-"
+            known, _ = published_at(dataset, run["method"], run["sigma"])
+            theirs = "-" if known is None else f"{known:.3f}"
             cells = [f"{sigma:g}", run["method"], trained_on(run)]
             cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}", theirs, gain(level, run)]
             cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}", display_radius(run["acr_two_class"])]

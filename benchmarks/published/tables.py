@@ -20,7 +20,7 @@ TEST_IMAGES = {"mnist": 10_000, "cifar10": 10_000}
 CAPTION = "Certified accuracy at L2 radii, and average certified radius (ACR, with its standard error), on {name}."
 BY = "All by the one-class bound but the two-class ACR, which is from the same samples."
 PUBLISHED = "Published: n = 100,000, failure_prob 0.001, trained on all images, certified on all test images."
-BEYOND = f"{DASH}: not published, or beyond what n samples can certify for any model."
+BEYOND = f"{DASH}: not published, not measured, or beyond what n samples can certify for any model."
 SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 SIGNS |= {"σ": r"$\sigma$", "±": r"$\pm$", DASH: "--", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''"}
