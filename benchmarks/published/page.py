@@ -35,8 +35,8 @@ certification by this repository's own stages (`python -m benchmarks.published r
 those of n = 100,000, failure_prob 0.001 and all test images. All columns but "ACR, two-class" and all curves are by the
 one-class bound, as are all published figures, whatever bound a table was made with: its counts give both.
 """
-CAPTION = """Bands are 95 % intervals, over the choice of test images. No curve goes past its dashed vertical line: larger
-radii are beyond what n samples can certify for any model."""
+CAPTION = """Bands are 95 % intervals, over the choice of test images. No curve goes past its dashed vertical line:
+larger radii are beyond what n samples can certify for any model."""
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
