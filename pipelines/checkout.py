@@ -28,6 +28,16 @@ def path_in_repository(folder: Path) -> Path:
     return next((path for path in (inside, *inside.parents) if (Path(top) / path / "dvc.yaml").exists()), Path())
 
 
+def last_commit(folder: Path) -> str | None:
+    """The short name of the commit that `folder` is checked out at; None without git, and before the first commit."""
+    return _git("rev-parse", "--short", "--verify", "HEAD", cwd=folder)
+
+
+def committed(path: Path, folder: Path) -> str:
+    """The text of a file, by its path from `folder`, as the last commit has it; empty where it has none."""
+    return (_output("show", f"HEAD:./{path.as_posix()}", cwd=folder) or b"").decode("utf-8", errors="replace")
+
+
 def _main_checkout(common: Path) -> Path:
     """The main checkout of a linked worktree, by the repository that both share."""
     worktree = _git(f"--git-dir={common}", "config", "core.worktree", cwd=common)  # a submodule's
@@ -37,16 +47,22 @@ def _main_checkout(common: Path) -> Path:
 
 
 def _git(*arguments: str, cwd: Path) -> str | None:
+    """The line or lines that git prints; None if git is not installed or fails."""
+    printed = _output(*arguments, cwd=cwd)
+    return None if printed is None else os.fsdecode(printed).rstrip("\n")
+
+
+def _output(*arguments: str, cwd: Path) -> bytes | None:
     """git's output; None if git is not installed or fails.
 
     Only the folder decides where the project lies: GIT_DIR and similar variables, which hooks set, are ignored.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _SET_BY_GIT}
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=cwd, env=environment, capture_output=True)
     except FileNotFoundError:
         return None
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 _SET_BY_GIT = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"}

@@ -1,22 +1,28 @@
 """Reads what the report of a run is made of."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
+from components import params as parameters
 from components.certification import table
 from components.data import manifest
 from components.data.prepared import Description, load_split
 from components.evaluation import metrics
 from components.evaluation.page.examples import Images
-from components.evaluation.page.level import Level
+from components.evaluation.page.level import Level, Previous
+from components.evaluation.page.previous import previous_of
 from components.evaluation.page.render import render
 from components.model.card import CARD, load_card
 from components.params import Params, level_key
+from components.parsing import ParamsError
 from components.tools.files import read_json, write_text
 from components.tools.hashing import hash_file
 from pipelines import artifacts
+from pipelines.checkout import committed, last_commit
 
 
 def load_level(params: Params, sigma: float, description: Description, *, attacks: bool = False) -> Level:
@@ -34,7 +40,7 @@ def load_level(params: Params, sigma: float, description: Description, *, attack
     method = card.training.get("method") if card else None
     history, provenance = artifacts.history(sigma), artifacts.provenance(sigma)
     acr, curve = published(description.source, method, sigma)
-    return Level(
+    level = Level(
         key=level_key(sigma),
         table=certificates,
         identity=identity,
@@ -46,6 +52,24 @@ def load_level(params: Params, sigma: float, description: Description, *, attack
         published_acr=acr,
         published_curve=curve,
     )
+    return replace(level, previous=previous(params, level))
+
+
+def previous(params: Params, level: Level) -> Previous | None:
+    """What the last commit says of this noise level; None where that is nothing comparable, or of other images.
+
+    Of git, not of MLflow: a stage reads no tracking server, and the metrics are committed."""
+    commit = last_commit(Path())
+    if commit is None:
+        return None
+    try:
+        then = parameters.parse(yaml.safe_load(committed(artifacts.PARAMS, Path())))
+    except (ParamsError, yaml.YAMLError):  # none, or of an older version
+        return None
+    if (then.prepare, then.seed) != (params.prepare, params.seed):
+        return None
+    texts = (committed(path, Path()) for path in (artifacts.CURVES, artifacts.METRICS))
+    return previous_of(level, commit, *texts)
 
 
 def read_history(path: Path) -> pd.DataFrame | None:

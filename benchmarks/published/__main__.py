@@ -4,10 +4,13 @@ run      train and certify methods at noise levels by a recipe, within a time bu
          DVC, MLflow, Prefect or Great Expectations.
 adopt    take runs over into the workspace that DVC tracks, so that `dvc repro` evaluates and registers them.
 compare  print the ACRs of two sets of runs pair by pair, for example of two precisions or two seeds.
+table    print runs beside the published figures, as LaTeX, CSV or Markdown.
+figures  draw certified accuracy over the radius for a paper's column, as PDF and SVG.
 page     write results/README.md from the runs kept under results/.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from benchmarks.published.runs import Plan, run_all
 from components.parsing import ParamsError
 from components.training.objectives import OBJECTIVES
 from pipelines.cli import BAD_PARAMETERS, FAILED, add_max_minutes
+
+RADII = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
 
 
 def main() -> int:
@@ -29,7 +34,16 @@ def main() -> int:
         elif options.command == "compare":
             from benchmarks.published.compare import compare  # reads by way of the page
 
-            print(compare(*options.sets))
+            first, second = options.sides
+            print(compare(first, second, options.radii))
+        elif options.command == "table":
+            from benchmarks.published.tables import table
+
+            print(table(options.sets or all_sets(), options.format, options.radii))
+        elif options.command == "figures":
+            from benchmarks.published.figures import write_figures
+
+            print(*(f"written: {file}" for file in write_figures(options.sets or all_sets(), options.out)), sep="\n")
         else:
             from benchmarks.published.page import write_page  # draws, with a library that computing does not need
 
@@ -64,11 +78,45 @@ def parse() -> argparse.Namespace:
     add_max_minutes(run)
     take = commands.add_parser("adopt", help="take runs over into the workspace that DVC tracks")
     take.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="such as results/mnist/smoothmix/0.5")
-    pair = commands.add_parser("compare", help="two sets of runs, pair by pair")
-    pair.add_argument("sets", nargs=2, type=Path, metavar="SET", help="such as results/mnist")
+    pair = commands.add_parser("compare", help="two sets of runs or tables, pair by pair")
+    what = "a set, such as results/mnist; a workspace, such as .; a table; a folder of tables METHOD_SIGMA.tsv"
+    pair.add_argument("sides", nargs=2, type=Path, metavar="SIDE", help=what)
+    listed = commands.add_parser("table", help="runs beside the published figures")
+    listed.add_argument("--format", choices=["latex", "csv", "markdown"], default="markdown", help="default: markdown")
+    for takes_radii in (pair, listed):
+        takes_radii.add_argument(
+            "--radii", nargs="+", type=radius, default=RADII, metavar="R", help="of certified accuracy"
+        )
+    figures = commands.add_parser("figures", help="certified accuracy over the radius, as PDF and SVG")
+    figures.add_argument("--out", type=Path, required=True, help="folder to write to")
+    for takes_sets in (listed, figures):
+        takes_sets.add_argument(
+            "sets",
+            nargs="*",
+            type=Path,
+            metavar="SET",
+            help="default: all under results/, and this workspace's outputs",
+        )
     page = commands.add_parser("page", help="write the page of results")
     page.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     return parser.parse_args()
+
+
+def all_sets() -> list[Path]:
+    """The sets under results/, and the workspace if it holds a table."""
+    from benchmarks.published.kept import holds_runs
+
+    found = [folder for folder in [*sorted(Path("results").glob("*/")), Path()] if holds_runs(folder)]
+    if not found:
+        raise ValueError("neither results/ nor outputs/certificates/ holds a finished run: name a set")
+    return found
+
+
+def radius(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return value
 
 
 def setting(text: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """results/README.md: the runs kept there beside the published figures, every departure, and what is still to be run."""
 
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,18 @@ import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from benchmarks.published.runs import FACTS
-from benchmarks.workspace import ROOT, read_params
+from benchmarks.published.figures import panels
+from benchmarks.published.kept import NO_RUNS, finished_runs, load, params_at, recipe_file
 from components import params as parameters
-from components.certification import table
 from components.certification.table import display_radius
-from components.evaluation import metrics, plots
+from components.evaluation import plots
 from components.evaluation.paired import paired_acr_difference
-from components.evaluation.rebound import rebound
-from components.tools.files import read_json, write_text
+from components.tools.files import write_text
 from components.tools.hashing import hash_value
+from components.tools.wording import counted
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
+from pipelines.report_files import published as published_at
 
 OURS = "smoothmix"
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
@@ -36,7 +35,8 @@ certification by this repository's own stages (`python -m benchmarks.published r
 those of n = 100,000, failure_prob 0.001 and all test images. All columns but "ACR, two-class" and all curves are by the
 one-class bound, as are all published figures, whatever bound a table was made with: its counts give both.
 """
-CAPTION = "No curve goes past its dashed line: larger radii are beyond what n samples can certify for any model."
+CAPTION = """Bands are 95 % intervals, over the choice of test images. No curve goes past its dashed vertical line:
+larger radii are beyond what n samples can certify for any model."""
 COST = "imagenet_cost.jsonl"
 COST_HEADER = """## What ImageNet would cost
 
@@ -47,9 +47,9 @@ ResNet-50 by `recipes/imagenet.yaml`, in hours of the machine named here, from t
 
 def write_page(results: Path) -> str:
     """Write the page and its plots; return a line that names the page."""
-    sets = {folder: load(folder) for folder in sorted(results.iterdir()) if list(folder.glob(f"*/*/{FACTS}"))}
+    sets = {folder: load(folder) for folder in sorted(results.iterdir()) if finished_runs(folder)}
     if not sets:
-        raise ValueError(f"{results} holds no finished run: see `python -m benchmarks.published run --help`")
+        raise ValueError(f"{results} holds no finished run: {NO_RUNS}")
     published, curves = (pd.read_csv(path) for path in (artifacts.PUBLISHED, artifacts.PUBLISHED_CURVES))
     sections = [section(folder, runs, published, curves) for folder, runs in sets.items()]
     sections += [not_yet_run(pd.concat(sets.values()), published), *cost(results / COST)]
@@ -61,14 +61,14 @@ def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: p
     """One set of runs: table, departures, circumstances, plot."""
     dataset = runs["recipe"].iloc[0]
     about = (folder / ABOUT).read_text(encoding="utf-8") if (folder / ABOUT).exists() else ""
-    lines = [f"## {folder.name}\n", about, *departures(dataset, runs), ""]
+    lines = [f"## {folder.name}\n", about, departures(dataset, runs), ""]
     columns = ["σ", "method", "images trained on", "ACR, one-class", "published", "smoothmix's gain, paired 95 %"]
     columns += ["clean accuracy", "abstention", "ACR, two-class"]
     lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for sigma, level in runs.groupby("sigma"):
         for run in level.sort_values("acr", ascending=False).to_dict("records"):
-            known = published.query("dataset == @dataset and method == @run['method'] and sigma == @sigma")["acr"]
-            theirs = f"{known.iloc[0]:.3f}" if len(known) else "-"
+            known, _ = published_at(dataset, run["method"], run["sigma"])
+            theirs = "-" if known is None else f"{known:.3f}"
             cells = [f"{sigma:g}", run["method"], trained_on(run)]
             cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}", theirs, gain(level, run)]
             cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}", display_radius(run["acr_two_class"])]
@@ -88,39 +88,23 @@ def known_images(run: dict[Any, Any]) -> bool:
     return not pd.isna(run.get("train_images"))
 
 
-def load(folder: Path) -> pd.DataFrame:
-    """One row per finished run, by the one-class bound; `certificates` holds its table."""
-    rows = []
-    for facts in sorted(folder.glob(f"*/*/{FACTS}")):
-        own = facts.parent
-        sigma = float(own.name)
-        packed = own / artifacts.certificates(sigma).with_name(artifacts.certificates(sigma).name + ".gz")
-        made = table.read(packed)
-        identity = read_json(own / artifacts.certificates_identity(sigma), "run it again")
-        certificates, one_class = rebound(made, identity, "one_class"), identity | {"bound": "one_class"}
-        params = flat(read_params(own))
-        del params["certify.bound"]  # the counts are the same, and give both
-        rows.append(
-            metrics.summarize(certificates, [], one_class)
-            | read_json(facts, "run it again")
-            | {"method": own.parent.name, "certificates": certificates, "params": params}
-        )
-    return pd.DataFrame(rows)
-
-
-def departures(recipe: str, runs: pd.DataFrame) -> list[str]:
+def departures(recipe: str, runs: pd.DataFrame) -> str:
     """The parameters in which the runs differ from the recipe, and a smaller training set than the data set's."""
+    if not recipe_file(recipe).exists():
+        return f"Departures: there is no recipe named {recipe} to depart from."
     differing: dict[str, str] = {}
     for run in runs.to_dict("records"):
         differing |= departures_of(recipe, run)
-    return [f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."]
+    return f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."
 
 
 def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
     """What differs from the recipe in one run, by parameter, for people."""
     own, images = run["params"], TRAINING_IMAGES.get(recipe)
-    published = flat(asdict(parameters.load(ROOT / f"recipes/{recipe}.yaml")))
-    silent = ("noise_levels", "validate", "evaluate", "register", "promote", "train.method")
+    whole = parameters.load(recipe_file(recipe))
+    whole = replace(whole, train=replace(whole.train, method=own["train.method"]))  # levels differ by method
+    published = params_at(whole, run["sigma"])
+    silent = ("validate", "evaluate", "register", "promote", "train.method")
     differing = {key: value for key, value in own.items() if value != published.get(key) and not key.startswith(silent)}
     said = {key: f"`{key}` {value} instead of {published.get(key)}" for key, value in differing.items()}
     if images and known_images(run) and run["train_images"] != images:
@@ -160,14 +144,6 @@ def cost(file: Path) -> list[str]:
     return ["\n".join([*lines, ""])]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one mapping with dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
-
-
 def gain(level: pd.DataFrame, run: dict[Any, Any]) -> str:
     """SmoothMix's ACR minus the run's on the same images."""
     ours = level[level["method"] == OURS]["certificates"]
@@ -198,13 +174,21 @@ def circumstances(runs: pd.DataFrame) -> str:
     )
     commits = sorted({commit[:10] for commit in runs["git_commit"]})
     rate = runs["certified_samples_per_s"].median()
+    return (
+        f"{settings(runs)}; training {seconds['train'] / 3600:.2f} h, certification "
+        f"{seconds['certify'] / 3600:.2f} h at a median of {rate:,.0f} samples/s, start-up included, on "
+        f"{', '.join(machines)}; torch {', '.join(sorted(set(runs['torch'])))}; commit {', '.join(commits)}."
+    )
+
+
+def settings(runs: pd.DataFrame) -> str:
+    """What figures of these runs rest on."""
     arithmetics = ", ".join(sorted(set(runs["arithmetic"])))
     epochs, seeds = (pd.Series([own[key] for own in runs["params"]]) for key in ("train.epochs", "seed"))
     return (
-        f"{len(runs)} runs of {numbers(epochs)} epochs, seed {numbers(seeds)}, {numbers(runs['images'])} test images, "
-        f"n = {numbers(runs['n'])}, {arithmetics} arithmetic; training {seconds['train'] / 3600:.2f} h, certification "
-        f"{seconds['certify'] / 3600:.2f} h at a median of {rate:,.0f} samples/s, start-up included, on "
-        f"{', '.join(machines)}; torch {', '.join(sorted(set(runs['torch'])))}; commit {', '.join(commits)}."
+        f"{counted(len(runs), 'runs')} of {numbers(epochs)} {'epochs' if max(epochs) > 1 else 'epoch'}, "
+        f"seed {numbers(seeds)}, {numbers(runs['images'])} test images, n = {numbers(runs['n'])}, "
+        f"{arithmetics} arithmetic"
     )
 
 
@@ -215,7 +199,7 @@ def numbers(values: pd.Series) -> str:
 
 def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
     """The name of the set's picture, which is redrawn only if its contents have changed."""
-    spec, picture = spec_of(runs, published), folder / "certified_accuracy.png"
+    spec, picture = panels(runs, published), folder / "certified_accuracy.png"
     content = hash_value(spec)
     if not picture.exists() or drawn_from(picture) != content:
         plots.render_png(spec, picture)
@@ -230,30 +214,3 @@ def draw(folder: Path, runs: pd.DataFrame, published: pd.DataFrame) -> str:
 def drawn_from(picture: Path) -> str | None:
     with Image.open(picture) as image:
         return image.info.get(DRAWN_FROM)
-
-
-def spec_of(runs: pd.DataFrame, published: pd.DataFrame) -> dict[str, Any]:
-    """Certified accuracy over the radius, one panel per sigma, with the published points, as a Vega-Lite spec."""
-    curves = []
-    for run in runs.to_dict("records"):
-        ceiling = metrics.largest_radius_of({str(name): value for name, value in run.items()})
-        curves.append(metrics.curve(run["certificates"], run["sigma"], ceiling).assign(method=run["method"]))
-    points = published[published["sigma"].isin(runs["sigma"])]
-    values = pd.concat([*(curve.assign(published=False) for curve in curves), points.assign(published=True)])
-    axes = {
-        "x": {"field": "radius", "type": "quantitative", "title": "L2 radius"},
-        "y": {"field": "certified_accuracy", "type": "quantitative", "title": "Certified accuracy"},
-        "color": {"field": "method", "type": "nominal", "title": "method (points: published)"},
-    }
-    marks = [({"type": "line", "interpolate": "step-before"}, "!datum.published"), ("point", "datum.published")]
-    layers = [{"mark": mark, "transform": [{"filter": which}], "encoding": axes} for mark, which in marks]
-    place = {"x": {"field": "ceiling", "type": "quantitative"}}
-    one_line = [{"aggregate": [{"op": "max", "field": "largest_radius", "as": "ceiling"}], "groupby": ["sigma"]}]
-    layers.append({"mark": {"type": "rule", "strokeDash": [4, 4]}, "transform": one_line, "encoding": place})
-    shown = ["sigma", "radius", "certified_accuracy", "method", "published", "largest_radius"]
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"values": json.loads(values[shown].to_json(orient="records"))},
-        "facet": {"column": {"field": "sigma", "type": "nominal", "title": "σ"}},
-        "spec": {"width": 300, "height": 240, "layer": layers},
-    }

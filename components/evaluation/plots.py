@@ -33,6 +33,15 @@ def p_lower_spec(ecdf: pd.DataFrame, template: Path, title: str = "Distribution 
     return spec_of(ecdf, template, {"title": title, **axes})
 
 
+def render_for_print(spec: dict[str, Any], pdf: Path) -> list[Path]:
+    """Write a Vega-Lite plot as PDF, where one unit of the plot is a point, and beside it as SVG; the files."""
+    import vl_convert
+
+    pdf.write_bytes(vl_convert.vegalite_to_pdf(spec))
+    pdf.with_suffix(".svg").write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+    return [pdf, pdf.with_suffix(".svg")]
+
+
 def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:
     if isinstance(node, dict):
         return {key: _replace_anchors(value, anchors) for key, value in node.items()}

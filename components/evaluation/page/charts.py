@@ -146,7 +146,8 @@ def ceiling_marks(levels: list[Level]) -> list[dict[str, Any]]:
 
 
 def one_curve(level: Level) -> list[dict[str, Any]]:
-    """One noise level: its curve with the band, the other bound, the constant classifier, published points, limit."""
+    """One noise level: its curve with the band, the other bound, the last commit, the constant classifier, published
+    points, limit."""
     own, limit = bound_of(level.identity), largest_radius_of(level.identity)
     points = level_curve(level)
     parts = {BOUND_NAMES[own]: (points, COLORS[0], [1, 0])}
@@ -156,6 +157,8 @@ def one_curve(level: Level) -> list[dict[str, Any]]:
         parts[BOUND_NAMES[other]] = (curve(rows, level.sigma, end), COLORS[1], [6, 3])
     most = float(level.table["label"].value_counts(normalize=True).max())
     parts["constant"] = (pd.DataFrame({"radius": [0, limit], "certified_accuracy": most}), QUIET, [2, 3])
+    if level.previous:
+        parts[f"last commit ({level.previous.commit})"] = (level.previous.curve, COLORS[2], [8, 3, 2, 3])
     drawn = [points.assign(which=name) for name, (points, _, _) in parts.items()]
     values = pd.concat(drawn)[["radius", "certified_accuracy", "which"]].to_dict("records")
     colors = {"domain": list(parts), "range": [color for _, color, _ in parts.values()]}

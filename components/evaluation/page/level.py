@@ -12,6 +12,17 @@ from components.evaluation.rebound import counts_of
 
 
 @dataclass(frozen=True)
+class Previous:
+    """What the last commit says of a noise level."""
+
+    commit: str
+    curve: pd.DataFrame
+    """Its radius and certified_accuracy."""
+    said: str
+    """Its ACR beside the present one, and on what else it rests; empty where there is nothing to say."""
+
+
+@dataclass(frozen=True)
 class Level:
     """One noise level of a run."""
 
@@ -34,6 +45,8 @@ class Level:
     """The published ACR of this data set, method and sigma, by the one-class bound."""
     published_curve: pd.DataFrame | None = None
     """Published points: radius, certified_accuracy."""
+    previous: Previous | None = None
+    """The last commit's, where it is comparable and differs."""
 
     @property
     def sigma(self) -> float:
