@@ -1,11 +1,13 @@
 """Fine-tuning against training from scratch, on few images and in the same number of steps.
 
 A network learns the digits 0 to 5 on the first 50,000 images of MNIST. Its weights, but for the last layer, then start
-the training for the digits 6 to 9 on 2,000 other images; beside it, the same training from new weights, with two
-learning rates. Both see the same images in the same order; a step costs both the same. 200 test images are certified.
+the training for the digits 6 to 9 on 2,000 other images; beside it, the same training from new weights. Both
+see the same images in the same order, so a step costs both the same, and both are tried with the same learning rates. The first test
+images are certified.
 """
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from components.tools.files import read_json
 from pipelines import artifacts
 
 SIGMA = 0.5
+RATES = (0.01, 0.03, 0.1)
 KNOWN, NEW = list(range(6)), list(range(6, 10))
 TRAIN: dict[str, Any] = {"method": "gaussian", "network": "lenet", "threads": 1}
 TRAIN |= {"batch_size": 64, "decay_schedule": "cosine"}
@@ -33,9 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder that has MNIST/raw")
     parser.add_argument("--out", type=Path, required=True, help="folder for the trainings and tables")
-    parser.add_argument("--images", type=int, default=200, help="test images to certify (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=10_000, help="samples per image (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[5], help="of the trainings that are compared")
+    parser.add_argument("--images", type=int, default=400, help="test images to certify (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=2_000, help="samples per image (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 5], help="default: 1 2 5")
     options = parser.parse_args()
     source, every = mnist(options.root, download=False), options.images
     before = workspace(options.out / "pretraining", source, range(50_000), KNOWN, 50_000, every)
@@ -43,7 +46,7 @@ def main() -> None:
     weights = str((before / artifacts.model(SIGMA)).resolve())
     rows = []
     for epochs in options.epochs:
-        for start, rate in (("new", 0.01), ("new", 0.05), ("pretrained", 0.01)):
+        for start, rate in itertools.product(("new", "pretrained"), RATES):
             folder = options.out / f"{start}-{rate}-{epochs}"
             workspace(folder, source, range(50_000, 60_000), NEW, 2_000, every)
             own = {"epochs": epochs, "learning_rate": rate, "weights": weights if start == "pretrained" else None}
