@@ -1,9 +1,8 @@
 """Fine-tuning against training from scratch, on few images and in the same number of steps.
 
 A network learns the digits 0 to 5 on the first 50,000 images of MNIST. Its weights, but for the last layer, then start
-the training for the digits 6 to 9 on 2,000 other images; beside it, the same training from new weights. Both
-see the same images in the same order, so a step costs both the same, and both are tried with the same learning rates. The first test
-images are certified.
+the training for the digits 6 to 9 on 2,000 other images; beside it, the same training from new weights. Both see the
+same images in the same order, so a step costs both the same, and both are tried with the same learning rates.
 """
 
 import argparse
