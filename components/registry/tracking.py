@@ -21,7 +21,7 @@ from components.tools.files import free, locked
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
-"""Tags: identity of the training; hash of weights and table of certificates."""
+"""Tags: identity of the training; hash of model and table of certificates."""
 
 
 class Tracking:
@@ -187,7 +187,7 @@ class Tracking:
     # --- registered models --------------------------------------------------------------------------------------
 
     def find_version(self, name: str, content: str) -> ModelVersion | None:
-        """The first version of a registered model that holds these weights and this table, if any is whole."""
+        """The first version of a registered model that holds this model and this table, if any is whole."""
         found = self.client.search_model_versions(f"tags.{CONTENT} = '{content}'")
         own = sorted((version for version in found if version.name == name), key=lambda version: int(version.version))
         return next((version for version in own if self._is_whole(version)), None)
