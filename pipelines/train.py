@@ -207,6 +207,7 @@ def save_model(network: nn.Module, job: Job) -> None:
         training=job.facts,
         data_sha256=job.description.sha256,
         grid=grid_of(job.description.max_value),
+        pictures=job.description.pictures,
     )
 
 
