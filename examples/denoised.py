@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.data.prepared import load_description, load_split
-from components.data.streaming import to_unit_interval
+from components.data.streaming import as_tensor, to_unit_interval
 from components.model import networks
 from pipelines import artifacts
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="of the denoiser (default: %(default)s)")
     options = parser.parse_args()
     description, split = load_description(artifacts.DESCRIPTION), load_split(artifacts.TRAIN_SPLIT)
-    images = to_unit_interval(torch.from_numpy(split.images), description.max_value)
+    images = to_unit_interval(as_tensor(split.images), description.max_value)
     labels = torch.from_numpy(split.labels)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # small layers gain nothing from more

@@ -17,7 +17,7 @@ from components.data.prepared import load_description
 from components.evaluation.verdict import Certified, Verdict, comparable, differences, judge, markdown
 from components.params import Params, Promote, level_key
 from components.registry.aliases import CHALLENGER, CHAMPION, KEY, Version
-from components.registry.model_files import WEIGHTS_SHA256, fetch_weights
+from components.registry.model_files import NETWORK_CODE, WEIGHTS_SHA256, fetch_weights
 from components.registry.promotions import Promotions
 from components.registry.tables import registered_table, table_of
 from components.registry.tracking import CONTENT, Tracking
@@ -46,7 +46,7 @@ class Contest:
             return None
         if str(self.champion.version) == str(self.challenger.version):
             return f"v{self.champion.version} is champion, and nothing newer is registered"
-        if tag(self.champion, WEIGHTS_SHA256) == tag(self.challenger, WEIGHTS_SHA256):
+        if content_of(self.champion) == content_of(self.challenger):
             return f"v{self.challenger.version} holds the weights of the champion, v{self.champion.version}"
         return None
 
@@ -60,6 +60,11 @@ class Contest:
         rules = {name: value for name, value in asdict(self.policy).items() if not name.startswith("approval")}
         champion = self.champion and [str(self.champion.version), tag(self.champion, CONTENT)]
         return hash_value([tag(self.challenger, CONTENT), champion, rules])
+
+
+def content_of(version: Version) -> tuple[str, str | None]:
+    """The hashes of its weights and of the code of a network that is not ours."""
+    return tag(version, WEIGHTS_SHA256), version.tags.get(NETWORK_CODE)
 
 
 def tag(version: Version, name: str) -> str:

@@ -1,6 +1,6 @@
 """Register the certified models: complete each training's MLflow run and make its model a challenger.
 
-Idempotent: the run is found by the training's key, the model version by the hash of weights and table. In an
+Idempotent: the run is found by the training's key, the model version by the hash of model and table. In an
 experiment (`dvc exp run`) runs are logged, but no model is registered and no alias moves.
 """
 
@@ -36,7 +36,7 @@ def register_all(params: Params) -> None:
     for sigma in params.sigmas:
         card = load_card(artifacts.model(sigma))
         refuse_table_of_another_model(sigma, card)
-        content = content_hash(card.weights_sha256, artifacts.certificates(sigma))
+        content = content_hash(card.content, artifacts.certificates(sigma))
         summary = summaries[level_key(sigma)]
         run_id = complete_run(tracking, sigma, card, summary, content)
         if artifacts.in_experiment():
@@ -113,7 +113,8 @@ def facts_of(sigma: float, summary: dict[str, Any]) -> dict[str, Any]:
     identity = read_json(artifacts.certificates_identity(sigma), "run the certify stage again")
     return {
         "sigma": level_key(sigma),
-        **{name: identity[name] for name in ("mode", "n0", "n", "failure_prob", "weights_sha256", "images_sha256")},
+        **card.content,
+        **{name: identity[name] for name in ("mode", "n0", "n", "failure_prob", "images_sha256")},
         "card_sha256": hash_file(artifacts.model(sigma) / CARD),
         **{name: summary[name] for name in ("bound", "arithmetic", "images")},
         "data_sha256": card.data_sha256,

@@ -22,7 +22,7 @@ from components.registry.versions import described
 from components.serving.about import About, Example
 from components.serving.alias import AliasWatch
 from components.serving.app import Served, ServiceLimits, create_app
-from components.serving.pictures import data_url
+from components.serving.pictures import data_url, form_of
 from pipelines import artifacts
 
 TOKEN = "SERVING_TOKEN"
@@ -96,7 +96,7 @@ def examples(card: ModelCard) -> list[Example]:
         split = load_split_or_manifest(artifacts.TEST_SPLIT)
     except ValueError:
         return []
-    if description.sha256 != card.data_sha256 or not isinstance(split, Split) or card.image_shape[0] not in (1, 3):
+    if description.sha256 != card.data_sha256 or not isinstance(split, Split) or form_of(card) is None:
         return []
     labels, firsts = np.unique(split.labels, return_index=True)
     scale = 255 / description.max_value

@@ -14,7 +14,7 @@ from torch import nn
 
 from components import own_code
 from components.data.image_files import decoder_version
-from components.data.prepared import Description, Split, load_description
+from components.data.prepared import Description, Split, load_description, load_split
 from components.data.streaming import FileSplit, as_tensor, grid_of, open_split
 from components.model import networks, weights
 from components.model.pretrained import read
@@ -39,6 +39,7 @@ from components.training.fit import (
 from components.training.objectives import method_of
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
+from components.training.validation import Validation
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
 from pipelines.spectator import NoSpectator, Spectator
@@ -120,9 +121,7 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
             train(training, job, Schedule(ranks, deadline, checkpoint_seconds))
         if ranks.is_main:
             save_model(training.network, job)
-            columns = [field.name for field in fields(EpochStats)]  # without an epoch, pandas would not know them
-            history = pd.DataFrame([asdict(stats) for stats in training.history], columns=columns)
-            write_text(artifacts.history(sigma), history.to_csv(index=False))
+            write_text(artifacts.history(sigma), table_of(training).to_csv(index=False))
             write_json(artifacts.provenance(sigma), provenance())
 
 
@@ -135,13 +134,35 @@ def start_or_resume(job: Job) -> Training:
     """
     settings = job.settings
     found = settings.weights and read(settings.weights, settings.network, artifacts.weights_root())
-    training = begin(settings, job.description, job.params.seed, job.device, job.ranks, found or None)
+    validation = find_validation(job)
+    training = begin(settings, job.description, job.params.seed, job.device, job.ranks, found or None, validation)
     if state := checkpoint.load_newest(job.checkpoints, job.key, job.device, say=job.ranks.is_main):
         training.load_state(state)
         if job.ranks.is_main:
             print(f"continuing after {training.position(job.settings.epochs)} from {job.checkpoints}")
     compare_ranks(training, job.ranks, job.settings.epochs, job.checkpoints)
     return training
+
+
+def find_validation(job: Job) -> Validation | None:
+    """What is measured after each epoch; None without a validation split. The weights do not depend on it, so it is no
+    part of `Job.facts`."""
+    if not artifacts.VAL_SPLIT.exists():  # data that was prepared before there was such a split
+        return None
+    split = load_split(artifacts.VAL_SPLIT)
+    if not len(split):
+        return None
+    pixels, labels = (as_tensor(array).to(job.device) for array in (split.images, split.labels))
+    values = (job.description.max_value, job.sigma, job.settings, job.params.seed)
+    return Validation(pixels, labels, *values, sha256=split.sha256, ranks=job.ranks)
+
+
+def table_of(training: Training) -> pd.DataFrame:
+    """The history, one row per epoch."""
+    columns = [field.name for field in fields(EpochStats)]  # without an epoch, pandas would not know them
+    if training.validation is None:
+        columns.remove("val_noisy_accuracy")
+    return pd.DataFrame([asdict(stats) for stats in training.history], columns=columns)
 
 
 def train(training: Training, job: Job, schedule: Schedule) -> None:
@@ -207,6 +228,7 @@ def save_model(network: nn.Module, job: Job) -> None:
         training=job.facts,
         data_sha256=job.description.sha256,
         grid=grid_of(job.description.max_value),
+        pictures=job.description.pictures,
     )
 
 

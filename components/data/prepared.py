@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class Description:
     test_images: int
     train_sha256: str
     test_sha256: str
+    pictures: dict[str, Any] | None = None
+    """How pictures became the images: the `rule` of their form; null where the images were no pictures, as in arrays.
+    Descriptions of before do not say."""
 
     @property
     def pixel_type(self) -> str:
@@ -52,8 +55,8 @@ class Description:
 
     @property
     def sha256(self) -> str:
-        """The dataset's identity."""
-        return hash_value(asdict(self))
+        """The dataset's identity: the images, whatever they have come from."""
+        return hash_value({name: value for name, value in asdict(self).items() if name != "pictures"})
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,11 @@ def prepare(
             beyond 16 bits.
     """
     if isinstance(source, FileSource):
-        return source.train, source.test, _describe(source, name, source.train, source.test, source.image_shape, 255)
+        return (
+            source.train,
+            source.test,
+            _describe(source, name, source.train, source.test, list(source.form.shape), 255),
+        )
     images, labels = whole_pixels(source.images, source.max_value, name), source.labels.astype(np.int64)
     if source.test:
         test_images, test_labels = source.test
@@ -134,6 +141,7 @@ def _describe(
         test_images=len(test),
         train_sha256=train.sha256,
         test_sha256=test.sha256,
+        pictures=source.form.rule if source.form else None,
     )
 
 

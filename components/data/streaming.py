@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from components.data import image_files
-from components.data.image_files import ImageFileError
+from components.data.image_files import USUAL_COVER, USUAL_SIZE, ImageFileError
 from components.data.manifest import Manifest
 from components.data.prepared import Split, load_split_or_manifest
 from components.tools.hashing import derive_seed
@@ -62,8 +62,7 @@ def on_grid(pixels: Tensor, max_value: int, grid: int) -> Tensor:
     return pixels.int() * (grid // max_value)
 
 
-CROP = 224
-CROPS, SIDES = (CROP, CROP), (256, 256)
+CROP, _ = USUAL_SIZE
 AREA = (0.08, 1.0)
 """Share of the image that a random crop covers."""
 ASPECT = (3 / 4, 4 / 3)
@@ -96,7 +95,7 @@ class FileSplit:
         Raises:
             ValueError: naming the file that is missing, unreadable or not the one that was prepared.
         """
-        return image_files.to_array(image_files.resize_and_crop(self._decode(i), SIDES, CROPS))
+        return image_files.to_array(image_files.resize_and_crop(self._decode(i), USUAL_COVER, USUAL_SIZE))
 
     def training_image(self, i: int, *, seed: int, epoch: int) -> np.ndarray:
         """A training view, uint8 (3, 224, 224): random resized crop and flip, a function of (seed, epoch, i) alone.

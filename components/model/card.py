@@ -35,6 +35,10 @@ class ModelCard:
     code: dict[str, dict[str, str]] = field(default_factory=dict)
     """Of a network that is not ours: the SHA-256 of each of its files in the folder `code`, and the versions of the
     packages that it needs. Empty for ours."""
+    pictures: dict[str, Any] | None = None
+    """How pictures became the images that it was trained on, beside their channels, height and width: `cover`, the
+    height and width that a picture is resized to cover (bilinear) before its centre is cut out; `background`, the RGB
+    of 8 bits behind transparent pixels; `bits`, 8 or 16. Null where they were no pictures; older cards do not say."""
 
     @property
     def content(self) -> dict[str, str]:

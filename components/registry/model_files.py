@@ -15,7 +15,8 @@ from components.registry.connection import NOT_THERE, first_line, in_one_line
 from components.tools.files import replaced
 from components.tools.hashing import hash_file
 
-WEIGHTS_SHA256 = "weights_sha256"
+WEIGHTS_SHA256, NETWORK_CODE = "weights_sha256", "network_code_sha256"
+"""What makes a model, as `ModelCard.content` calls it; the second for networks that are not ours alone."""
 REGISTERED_HASHES = {WEIGHTS_SHA256: WEIGHTS, "card_sha256": CARD}
 """Tags of a registered version, and the file that each is the hash of."""
 
@@ -98,16 +99,16 @@ def refuse_other_files(folder: Path, version: ModelVersion) -> None:
 
 
 def fetch_weights(version: ModelVersion, folder: Path) -> ModelCard:
-    """Put a version's weights and card into `folder`, unless they are there.
+    """Put a version's weights, card and code into `folder`, unless they are there.
 
     Raises:
         ValueError: the registry does not hold the weights that were registered.
     """
-    registered = version.tags.get(WEIGHTS_SHA256)
-    if not _holds(folder, registered):
+    if not _holds(folder, version):
         with tempfile.TemporaryDirectory() as temporary, replaced(folder) as (place,):
             fetched, _ = download(version, Path(temporary))
-            if not _holds(fetched, registered):
+            if not _holds(fetched, version):
+                registered = version.tags.get(WEIGHTS_SHA256)
                 raise ValueError(
                     f"{version.name} v{version.version} does not hold the weights that were registered "
                     f"({WEIGHTS_SHA256} {registered}): restore the artifacts of the tracking server, or roll back"
@@ -116,11 +117,13 @@ def fetch_weights(version: ModelVersion, folder: Path) -> ModelCard:
     return load_card(folder)
 
 
-def _holds(folder: Path, weights_sha256: str | None) -> bool:
-    """Whether a folder holds the weights with this hash, and a card that names the hash."""
+def _holds(folder: Path, version: ModelVersion) -> bool:
+    """Whether a folder holds the version's weights, and a card that names them and the version's code."""
     path = folder / WEIGHTS
+    if not path.exists() or not (folder / CARD).exists():
+        return False
+    named = load_card(folder).content
+    code = version.tags.get(NETWORK_CODE, named.get(NETWORK_CODE))  # versions of before lack the tag
     return (
-        path.exists()
-        and (folder / CARD).exists()
-        and hash_file(path) == weights_sha256 == load_card(folder).weights_sha256
+        hash_file(path) == named[WEIGHTS_SHA256] == version.tags.get(WEIGHTS_SHA256) and named.get(NETWORK_CODE) == code
     )

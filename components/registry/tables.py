@@ -1,7 +1,9 @@
 """The tables of certificates that the registry holds, on the tracking server that MLflow is set to."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -9,19 +11,24 @@ from mlflow.exceptions import MlflowException
 
 from components.certification import table
 from components.evaluation.verdict import Certified
-from components.registry.model_files import WEIGHTS_SHA256
+from components.registry.model_files import NETWORK_CODE, WEIGHTS_SHA256
 from components.registry.tracking import CONTENT
 from components.tools.files import read_json
 from components.tools.hashing import hash_file, hash_value
 
 
-def content_hash(weights_sha256: str, table_file: Path) -> str:
-    """The hash that a version is found by: of its weights and its table of certificates."""
-    return hash_value([weights_sha256, hash_file(table_file)])
+def content_hash(model: Mapping[str, Any], table_file: Path) -> str:
+    """The hash that a version is found by: of its weights, the code of a network that is not ours, and its table.
+
+    Args:
+        model: the content of its card, or a table's identity, which has it.
+    """
+    code = [model[NETWORK_CODE]] if NETWORK_CODE in model else []
+    return hash_value([model[WEIGHTS_SHA256], *code, hash_file(table_file)])
 
 
 def run_table(version: ModelVersion) -> Certified | None:
-    """The newest table in a version's run, or None. Its `attrs["content"]` is the `content_hash` of its weights and
+    """The newest table in a version's run, or None. Its `attrs["content"]` is the `content_hash` of its model and
     itself."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -36,7 +43,7 @@ def run_table(version: ModelVersion) -> Certified | None:
             return None
         identity = read_json(files / table.IDENTITY, "register the model again")
         certified = Certified(table.read(files / "table.tsv"), identity)
-        certified.table.attrs["content"] = content_hash(identity["weights_sha256"], files / "table.tsv")
+        certified.table.attrs["content"] = content_hash(identity, files / "table.tsv")
         return certified
 
 
@@ -44,7 +51,7 @@ def table_of(version: ModelVersion) -> Certified | None:
     """The newest table in a version's run, if it was made with the version's weights. It may be newer than the one that
     the version was registered with; see `registered_table`."""
     certified = run_table(version)
-    if certified is None or certified.identity["weights_sha256"] != version.tags.get(WEIGHTS_SHA256):
+    if certified is None or certified.identity[WEIGHTS_SHA256] != version.tags.get(WEIGHTS_SHA256):
         return None
     return certified
 

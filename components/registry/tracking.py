@@ -21,7 +21,9 @@ from components.tools.files import free, locked
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
-"""Tags: identity of the training; hash of weights and table of certificates."""
+"""Tags: identity of the training; hash of model and table of certificates."""
+EPOCH_METRICS = ("loss", "noisy_accuracy", "val_noisy_accuracy", "learning_rate")
+"""The columns of a training's history that are shown; the third where there is a validation split."""
 
 
 class Tracking:
@@ -123,22 +125,18 @@ class Tracking:
                     ended.append(str(run.info.run_id))
         return ended
 
-    def log_epochs(self, run_id: str, rows: Iterable[dict[Any, Any]]) -> None:
-        """Loss, accuracy under noise and learning rate, each at its epoch."""
+    def log_epochs(self, run_id: str, rows: Iterable[dict[Any, Any]], names: Iterable[str] = EPOCH_METRICS) -> None:
+        """The columns `names` of rows of a history, each value at its epoch."""
         now = int(time.time() * 1000)
-        self._log_metrics(
-            run_id,
-            [
-                Metric(name, float(row[name]), now, int(row["epoch"]))
-                for row in rows
-                for name in ("loss", "noisy_accuracy", "learning_rate")
-            ],
-        )
+        found = [(name, row["epoch"], row.get(name)) for row in rows for name in names]
+        known = [(name, epoch, value) for name, epoch, value in found if value is not None and value == value]
+        self._log_metrics(run_id, [Metric(name, float(value), now, int(epoch)) for name, epoch, value in known])
 
     def log_missing_epochs(self, run_id: str, rows: list[dict[Any, Any]]) -> None:
-        """Log the epochs of a history that live logging missed."""
-        logged = {metric.step for metric in self.client.get_metric_history(run_id, "learning_rate")}
-        self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged])
+        """Log what live logging missed of a history."""
+        for name in EPOCH_METRICS:
+            logged = {metric.step for metric in self.client.get_metric_history(run_id, name)}
+            self.log_epochs(run_id, [row for row in rows if int(row["epoch"]) not in logged], [name])
 
     def find_complete_run(self, training_key: str, content: str) -> str | None:
         """The id of the training's run if it already holds this certification and still has its files, or None."""
@@ -187,7 +185,7 @@ class Tracking:
     # --- registered models --------------------------------------------------------------------------------------
 
     def find_version(self, name: str, content: str) -> ModelVersion | None:
-        """The first version of a registered model that holds these weights and this table, if any is whole."""
+        """The first version of a registered model that holds this model and this table, if any is whole."""
         found = self.client.search_model_versions(f"tags.{CONTENT} = '{content}'")
         own = sorted((version for version in found if version.name == name), key=lambda version: int(version.version))
         return next((version for version in own if self._is_whole(version)), None)

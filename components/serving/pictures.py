@@ -5,6 +5,7 @@ The certificate is about what comes out: the small image on the model's grid, no
 
 import base64
 import binascii
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.data import image_files
-from components.data.image_files import ImageFileError
+from components.data import picture_forms
+from components.data.image_files import WHITE, ImageFileError
+from components.data.picture_forms import USUAL_VIEW, Form
 from components.data.sources.class_folders import IMAGENET_MEAN
-from components.data.streaming import CROPS, SIDES
 from components.model.card import ModelCard
 from components.tools.page.pictures import encoded, image_of
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 """The content types that are read, and Pillow's names of them."""
 NAMES = "PNG, JPEG or WebP"
+COLOURS = {1: "grey", 2: "grey with opacity", 3: "RGB", 4: "RGB with opacity"}
 MAX_PIXELS = 2**24
 """Of all pictures of a request: 4096x4096. A few bytes can claim any size, so this is checked before decoding."""
 MAX_BYTES = 2**24
@@ -75,62 +77,71 @@ def images_of_pictures(pictures: list[bytes], card: ModelCard) -> tuple[Tensor, 
             from pictures.
     """
     sizes = picture_sizes(pictures)
+    form = form_of(card)
+    if form is None:
+        raise ValueError(f"the model's images have {card.image_shape[0]} channels: send them as numbers")
     images, rules = [], []
     for index, (data, size) in enumerate(zip(pictures, sizes, strict=True)):
         try:
-            pixels, rule = _pixels(data, card)
+            pixels, rule = _pixels(data, form)
         except ImageFileError as error:
             raise ValueError(f"image {index} ({size} pixels) cannot be used: {error}") from None
-        # Where 255 does not divide the grid, as with the 16 levels of the digits, the nearest step is the image.
-        steps = np.rint(pixels.astype(np.float64) * card.grid / 255)
+        # Where the pixels are not on the grid, as those of 16 levels of the digits, the nearest step is the image.
+        steps = np.rint(pixels.astype(np.float64) * card.grid / form.max_value)
         images.append(torch.from_numpy((steps / card.grid).astype(np.float32)))
-        rules.append(rule)
+        rules.append(rule + colour_rule(form, card.grid))
     return torch.stack(images), rules
 
 
-def _pixels(data: bytes, card: ModelCard) -> tuple[np.ndarray, str]:
-    """uint8 (C, H, W), and what was done, in words."""
-    channels, height, width = card.image_shape
-    if channels not in (1, 3):
-        raise ImageFileError(f"the model's images have {channels} channels: send them as numbers")
-    image = image_files.decode(data, channels)
-    before = f"{image.width}x{image.height}"
-    if image.size == (width, height):
-        rule = f"{before}, as the model's images: not resized"
-    else:
-        image = image_files.resize_and_crop(image, cover_of(card), (height, width))
-        rule = f"{before} to {width}x{height}: {resizing(card)}, centre crop"
-    return image_files.to_array(image), rule + colour_rule(card)
+def form_of(card: ModelCard) -> Form | None:
+    """What pictures are brought to for a model; None if its images cannot come from pictures.
 
-
-def cover_of(card: ModelCard) -> tuple[int, int]:
-    """Height and width that a picture is resized to cover before the centre is cut out.
-
-    The card does not say it: image folders resize to the model's size itself, and ImageNet, whose models alone have its
-    mean, to more.
+    Where the card does not say it, as older cards and those of images that were no pictures: image folders resize to
+    the model's size itself, and ImageNet, whose models alone have its mean, to more.
     """
-    height, width = card.image_shape[1:]
-    return SIDES if card.mean == IMAGENET_MEAN and (height, width) == CROPS else (height, width)
+    channels, height, width = card.image_shape
+    if card.pictures:
+        return picture_forms.form_of(card.image_shape, card.pictures)
+    if channels not in (1, 3):
+        return None
+    if card.mean == IMAGENET_MEAN and card.image_shape == list(USUAL_VIEW.shape):
+        return USUAL_VIEW
+    return Form(channels, height, width)
 
 
-def resizing(card: ModelCard) -> str:
+def _pixels(data: bytes, form: Form) -> tuple[np.ndarray, str]:
+    """(C, H, W) of the form's type, and how it was resized, in words."""
+    planes = picture_forms.read_planes(data, form)
+    width, height = planes[0].size
+    if (height, width) == (form.height, form.width):
+        pixels = picture_forms.fit_planes(planes, replace(form, cover=None))
+        return pixels, f"{width}x{height}, as the model's images: not resized"
+    rule = f"{width}x{height} to {form.width}x{form.height}: {resizing(form)}, centre crop"
+    return picture_forms.fit_planes(planes, form), rule
+
+
+def resizing(form: Form) -> str:
     """How a picture is resized, in words."""
-    height, width = cover_of(card)
+    height, width = form.covered
     return f"shorter side to {height}" if height == width else f"resized to cover {width}x{height}"
 
 
-def colour_rule(card: ModelCard) -> str:
+def colour_rule(form: Form, grid: int) -> str:
     """The rest of the rule, which does not depend on the picture."""
-    grid = "" if card.grid % 255 == 0 else f"; values to the nearest of {card.grid} steps"
-    return ("; as grey" if card.image_shape[0] == 1 else "; as RGB") + grid
+    rule = f"; as {COLOURS[form.channels]}"
+    if form.channels in (1, 3) and form.background != WHITE:
+        rule += f", transparent pixels on RGB {' '.join(map(str, form.background))}"
+    if form.bits == 16:
+        rule += ", of 16 bits"
+    return rule if grid % form.max_value == 0 else f"{rule}; values to the nearest of {grid} steps"
 
 
 def picture_rule(card: ModelCard) -> str:
     """How pictures become images of this model, in words."""
-    channels, height, width = card.image_shape
-    if channels not in (1, 3):
+    form = form_of(card)
+    if form is None:
         return "no pictures, only numbers"
-    return f"{resizing(card)}, centre crop to {width}x{height}" + colour_rule(card)
+    return f"{resizing(form)}, centre crop to {form.width}x{form.height}" + colour_rule(form, card.grid)
 
 
 def bytes_of_data_url(text: str, index: int) -> bytes:
@@ -146,5 +157,5 @@ def bytes_of_data_url(text: str, index: int) -> bytes:
 
 
 def data_url(pixels: np.ndarray) -> str:
-    """A PNG of uint8 (C, H, W), of one or three channels."""
+    """A PNG of uint8 (C, H, W): grey or RGB, with or without opacity."""
     return encoded(image_of(pixels), "PNG")

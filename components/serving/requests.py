@@ -130,8 +130,8 @@ def parse_show(params: dict[str, Any], images: int, classifier: SmoothedClassifi
         return None
     if not 0 <= show <= shown.MOST:
         raise ValueError(f"{SHOW} is {show}: must be from 0 to {shown.MOST}")
-    if images != 1 or classifier.card.image_shape[0] not in (1, 3):
+    if images != 1 or classifier.card.image_shape[0] > 4:
         raise ValueError(
-            f"{SHOW} is for one image of 1 or 3 channels, and this request has {counted(images, 'images')}"
+            f"{SHOW} is for one image of 1 to 4 channels, and this request has {counted(images, 'images')}"
         )
     return show

@@ -21,7 +21,7 @@ MOST = 12
 
 def shown(classifier: SmoothedClassifier, images: Tensor, answers: pd.DataFrame, copies: int) -> dict[str, Any]:
     """Args:
-    images: float32 (1, C, H, W) with one or three channels, as they were certified.
+    images: float32 (1, C, H, W) with one to four channels, as they were certified.
     answers: what `certify` gave for them.
 
     Returns:

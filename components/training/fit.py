@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from components.training.draws import Draws, Shard
 from components.training.objectives import method_of
 from components.training.optimizer import make_optimizer, set_learning_rate, train_mode
 from components.training.ranks import Ranks, share_batch_norm
+from components.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class EpochStats:
     noisy_accuracy: float
     """Share of the noisy training images that were classified correctly, measured during the epoch."""
     seconds: float
+    """Without those of the validation."""
+    val_noisy_accuracy: float | None = None
+    """Share of the noisy validation images that the network classifies correctly after the epoch; None where there are
+    none, or another validation split was measured then."""
 
 
 def begin(
@@ -46,6 +51,7 @@ def begin(
     device: torch.device,
     ranks: Ranks,
     weights: Pretrained | None = None,
+    validation: Validation | None = None,
 ) -> "Training":
     """A new training of a network for the described data, from new or given weights; the same in every rank.
 
@@ -62,7 +68,7 @@ def begin(
             print(done)
     network = network.to(device)
     share_batch_norm(network, ranks)
-    return Training(network, make_optimizer(network, settings))
+    return Training(network, make_optimizer(network, settings), validation)
 
 
 def normalisation(settings: Train, description: Description) -> tuple[list[float] | None, list[float] | None]:
@@ -82,8 +88,13 @@ def normalisation(settings: Train, description: Description) -> tuple[list[float
 class Training:
     """The state of a training between two optimiser steps: all that changes, and so all that a checkpoint holds."""
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.network, self.optimizer = network, optimizer
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, validation: Validation | None = None
+    ) -> None:
+        """Args:
+        validation: what is measured after each epoch; no state and no step depends on it.
+        """
+        self.network, self.optimizer, self.validation = network, optimizer, validation
         self.history: list[EpochStats] = []
         self.images: int
         """Number of images in the finished steps of the current epoch."""
@@ -132,8 +143,11 @@ class Training:
         self.check_finite()
         loss, accuracy = self.running()
         rate, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self._start
-        self.history.append(EpochStats(self.epoch, rate, loss, accuracy, seconds))
+        self.history.append(EpochStats(self.epoch, rate, loss, accuracy, seconds, self._validated()))
         self._begin_epoch()
+
+    def _validated(self) -> float | None:
+        return self.validation.noisy_accuracy(self.network) if self.validation else None
 
     def _all_losses(self) -> Tensor:
         return torch.stack(self._losses) if self._losses else torch.zeros(0)
@@ -178,6 +192,7 @@ class Training:
             "noisy_images": self._noisy_images,
             "images": self.images,
             "seconds": time.perf_counter() - self._start,
+            "validation": self.validation and self.validation.sha256,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -188,6 +203,14 @@ class Training:
         self._begin_epoch(state["seconds"])
         self._losses = list(state["losses"].unbind())
         self._right, self._noisy_images, self.images = state["right"], state["noisy_images"], state["images"]
+        if state.get("validation") != (self.validation and self.validation.sha256):
+            self._validate_anew()
+
+    def _validate_anew(self) -> None:
+        """Forget what another validation split gave. Of the past epochs, the last one's weights alone are here."""
+        self.history = [replace(stats, val_noisy_accuracy=None) for stats in self.history]
+        if self.history and not self.step:
+            self.history[-1] = replace(self.history[-1], val_noisy_accuracy=self._validated())
 
 
 def compare_ranks(training: Training, ranks: Ranks, epochs: int, checkpoints: Path) -> None:

@@ -2,13 +2,16 @@
 
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.data.prepared import prepare
 from components.data.sources import array_files as module
 from components.data.sources.array_files import arrays, shape_of_arrays
+from tests.support.image_folders import read, save
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8), np.arange(12) % 3
@@ -66,6 +69,33 @@ def test_a_folder_of_npy_files_and_archives_are_as_good(npz, tmp_path):
         arrays(tmp_path / "loose", test_share=None)
 
 
+DEEP = RNG.integers(0, 65536, (12, 16, 16), dtype=np.uint16)
+
+
+def test_arrays_of_16_bits_are_prepared_as_pictures_of_16_bits_are(npz, tmp_path):
+    """Beside them, a test split of 8 bits is widened, as pictures are."""
+    shallow = IMAGES[:, :8, :8, 0].repeat(2, axis=1).repeat(2, axis=2)
+    for split, images in {"train": DEEP, "test": shallow}.items():
+        for i, image in enumerate(images):
+            save(tmp_path / "files" / split / str(LABELS[i]) / f"{i:02d}.png", image, mode=Image.fromarray(image).mode)
+    order = np.argsort(LABELS, kind="stable")  # the files come by class
+    found = {"train_images": DEEP[order], "test_images": shallow[order]}
+    labels = {"train_labels": LABELS[order], "test_labels": LABELS[order]}
+    sources = [arrays(npz(**found, **labels), test_share=None), read(tmp_path / "files", test_share=None, channels=1)]
+    ours, theirs = (prepare(source, "own", test_share=None, enlarge=None, seed=0) for source in sources)
+    assert ours[2].max_value == 65535
+    assert (ours[0].images.dtype, ours[1].images.dtype) == (np.uint16, np.uint16)
+    assert [split.sha256 for split in ours[:2]] == [split.sha256 for split in theirs[:2]]
+    assert replace(ours[2], origin="image folder").sha256 == theirs[2].sha256
+
+
+def test_the_order_of_the_bytes_of_16_bits_does_not_matter(npz):
+    sources = [arrays(npz(images=DEEP.astype(kind), labels=LABELS), test_share=0.25) for kind in ("<u2", ">u2")]
+    one, other = (prepare(source, "own", test_share=0.25, enlarge=None, seed=0)[2] for source in sources)
+    assert one == other
+    assert one.pixel_type == "uint16"
+
+
 GOOD = {"images": IMAGES, "labels": LABELS}
 SPLIT = {name: array for name, array in MEDMNIST.items() if not name.startswith("val")}
 BAD = {
@@ -91,6 +121,16 @@ BAD = {
     "channels first": (GOOD | {"images": IMAGES.transpose(0, 3, 1, 2)}, "channels go last, as"),
     "no image": ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"images has the shape \(0, 9, 8, 3\): must be"),
     "a unit scale": (GOOD | {"images": IMAGES / 255}, "has no value above 1: multiply by 255, round and save as uint8"),
+    "a dark uint16": (
+        GOOD | {"images": IMAGES.astype(np.uint16)},
+        "images is of uint16, whose white is 65535, and has no value above 255: save it as uint8",
+    ),
+    "types that do not go together": (
+        SPLIT
+        | {"test_images": MEDMNIST["test_images"].astype(np.uint16) * 257, "train_images": IMAGES[:6].astype(int)},
+        "train_images is of int64 beside images of uint16: save it as uint16 or uint8",
+    ),
+    "no numbers": (GOOD | {"images": IMAGES > 9}, "images is of bool: must be numbers from 0 to 255, or uint16"),
     "other sizes": (SPLIT | {"test_images": MEDMNIST["test_images"][:, 1:]}, "images of test are .* bring them to one"),
     "two forms": (SPLIT | GOOD, "has images beside train_images: keep one form"),
     "objects": (GOOD | {"labels": LABELS.astype(object)}, "labels holds Python objects, which are pickles and never"),

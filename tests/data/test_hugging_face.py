@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from components import params
-from components.data.image_files import Form
+from components.data.picture_forms import Form
 from components.data.prepared import prepare
 from components.data.sources import SOURCES
 from components.data.sources.hugging_face import huggingface

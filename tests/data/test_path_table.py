@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from components import params
-from components.data.image_files import Form
+from components.data.picture_forms import Form
 from components.data.sources.path_table import table
 from pipelines.operation.worktree import source_state
 from tests.support.image_folders import read

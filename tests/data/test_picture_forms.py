@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.image_files import Form, ImageFileError, bits_of, decode, read_picture
-from components.data.prepared import load_split, prepare, save_split, whole_pixels
+from components.data.image_files import ImageFileError, decode
+from components.data.picture_forms import USUAL_VIEW, Form, bits_of, form_of, read_picture
+from components.data.prepared import Description, load_split, prepare, save_split, whole_pixels
 from components.data.sources.source import Source
 from tests.support.image_folders import gradient, read, save
 
@@ -214,16 +215,16 @@ def test_each_channel_is_resized_on_its_own():
 def test_pictures_without_the_channels_that_are_asked_for_are_refused(bits):
     values = DEEP if bits == 16 else (DEEP >> 8).astype(np.uint8)
     for channels, has in ((2, 1), (2, 3), (4, 1), (4, 3)):
-        with pytest.raises(ImageFileError, match=f"no opacity, which prepare.channels {channels} needs"):
+        with pytest.raises(ImageFileError, match=f"no opacity, which images of {channels} channels"):
             as_it_is(png(values[..., :has]), channels, bits)
-    with pytest.raises(ImageFileError, match=r"colours, but prepare.channels 2 is grey and opacity"):
+    with pytest.raises(ImageFileError, match=r"colours, but images of 2 channels .* are grey and opacity"):
         as_it_is(png(values), 2, bits)
 
 
 def test_files_without_opacity_are_named(tmp_path):
     save(tmp_path / "a/0.png", gradient(16, 16), "RGBA")
     save(tmp_path / "b/0.png", gradient(16, 16))
-    with pytest.raises(ValueError, match=r"1 file\(s\) .* b/0.png \(no opacity, which prepare.channels 4 needs"):
+    with pytest.raises(ValueError, match=r"1 file\(s\) .* b/0.png \(no opacity, which images of 4 channels"):
         read(tmp_path, channels=4)
 
 
@@ -251,6 +252,32 @@ def test_a_square_is_what_it_was_before():
         expected = image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + 16, top + 16))
         found = read_picture(encoded(image), Form(3, 16, 16))
         assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+
+
+# --- the rule, for whoever has a picture later -----------------------------------------------------------------------
+
+
+def test_the_description_says_how_pictures_became_the_images(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            (tmp_path / name / f"{i}.png").write_bytes(png(RNG.integers(0, 65536, (16, 16, 3), dtype=np.uint16)))
+    source = read(tmp_path, test_share=0.5, image_size=[12, 16], channels=1, background=[1, 2, 3])
+    *_, description = prepare(source, "image_folder", test_share=0.5, enlarge=None, seed=0)
+    assert description.pictures == {"cover": [12, 16], "background": [1, 2, 3], "bits": 16}
+    form = form_of(description.image_shape, description.pictures)
+    assert form == replace(source.form, cover=(12, 16))
+    data = (tmp_path / "a/0.png").read_bytes()
+    assert np.array_equal(read_picture(data, form), source.images[0])
+    assert form_of(list(USUAL_VIEW.shape), USUAL_VIEW.rule) == USUAL_VIEW
+
+
+def test_images_that_were_no_pictures_have_no_rule_and_the_identity_of_before():
+    *_, description = prepare(source_of(RNG.integers(0, 9, (4, 1, 8, 8)), 16), "d", test_share=0.5, enlarge=2, seed=0)
+    assert description.pictures is None
+    digits = Description("digits", "", ["0", "1"], [1, 16, 16], 16, None, None, 2, 2, "", "")
+    before = "f84e1d3c90ed0148bf9d19dc2fa406b4fa051e4e56b3aa154f807ac08c208545"
+    assert digits.sha256 == replace(digits, pictures=USUAL_VIEW.rule).sha256 == before
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.image_files import Form
+from components.data.picture_forms import Form
 from components.data.sources import archive, image_folder, imagenet, memory
 from pipelines.operation.source_state import fingerprint
 

@@ -65,6 +65,18 @@ def test_ids_differ_links_lead_somewhere_and_pictures_say_what_they_show(page):
     assert all(parsed.alts)
 
 
+def test_the_accuracy_on_a_validation_split_is_drawn_where_there_is_one(page):
+    said = "Accuracy on noisy validation images after each epoch"
+    assert said not in page
+    level = reference_level(0.5)
+    history = level.history.assign(val_noisy_accuracy=[np.nan, 0.4, 0.5, 0.6])
+    drawn = render("pets", description(), [replace(level, history=history), reference_level(0.25)], image)
+    assert said in drawn
+    assert (
+        drawn.count("<svg ") == render("pets", description(), [level, reference_level(0.25)], image).count("<svg ") + 1
+    )
+
+
 def test_no_name_becomes_markup(page):
     assert HOSTILE not in page
     assert HOSTILE in Parsed(page).text["gallery"], "it is shown as text"

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from components.model.card import load_card
 from components.registry.loading import load_classifier
+from components.serving.pictures import images_of_pictures
 from tests.support.workspace import copy_project, edit, run
 
 pytestmark = pytest.mark.command
@@ -104,6 +106,18 @@ def test_the_registered_model_answers_pictures_of_16_bits_without_rounding(answe
     assert between["rounded"].all()
     with pytest.raises(ValueError, match=r"\(B, 2, 16, 24\)|2, 16, 24"):
         classifier.certify(torch.zeros(1, 2, 24, 16))
+
+
+def test_pictures_become_its_images_by_the_rule_on_its_card(answered):
+    """Files of 16 bits with opacity, as they were prepared: nothing is lost on the way to the service."""
+    card = load_card(answered / "outputs/models/0.25")
+    assert card.pictures == {"cover": [16, 24], "background": [255, 255, 255], "bits": 16}
+    prepared = answered / "outputs/data/prepared/test"
+    files = [answered / "pictures" / name for name in (prepared / "paths.txt").read_text().splitlines()]
+    images, rules = images_of_pictures([path.read_bytes() for path in files], card)
+    pixels = np.load(prepared / "images.npy").astype(np.int32)
+    assert torch.equal((images * 65535).round().int(), torch.from_numpy(pixels))
+    assert set(rules) == {"24x16, as the model's images: not resized; as grey with opacity, of 16 bits"}
 
 
 def test_an_audit_of_the_table_finds_nothing(answered):

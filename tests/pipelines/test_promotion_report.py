@@ -45,11 +45,11 @@ def project(local, tmp_path, monkeypatch):  # noqa: F811
     return params
 
 
-def register(tracking, name, content):
+def register(tracking, name, content, **more):
     if content == "1":
         tracking.client.create_registered_model(name)
     run = tracking.client.create_run(tracking.experiment_id).info.run_id
-    tags = {CONTENT: content, WEIGHTS_SHA256: content}
+    tags = {CONTENT: content, WEIGHTS_SHA256: content} | more
     version = tracking.client.create_model_version(name, f"runs:/{run}/model", run, tags=tags)
     tracking.challenge(name, version)
 
@@ -62,6 +62,18 @@ def judge(tracking, params, sigma):
     (folder := promote.artifacts.PROMOTION.parent / "evidence").mkdir(parents=True, exist_ok=True)
     (folder / "verdict.json").write_text(json.dumps(evidence | {"champion": against}))
     contest.promotions.store_verdict(contest.challenger, "PROMOTE", against, contest.key, folder)
+
+
+@pytest.mark.parametrize(("code", "new"), [("a", False), ("b", True), (None, True)])
+def test_the_same_weights_in_a_network_of_other_code_are_something_new(local, tmp_path, code, new):  # noqa: F811
+    name = local.client.get_experiment(local.experiment_id).name
+    params = SimpleNamespace(sigmas=[0.5], register=SimpleNamespace(name=name), promote=POLICY)
+    model = f"{name}-sigma-0.5"
+    register(local, model, "1", network_code_sha256="a")
+    local.client.set_registered_model_alias(model, "champion", "1")
+    register(local, model, "2", **{WEIGHTS_SHA256: "1"}, **({"network_code_sha256": code} if code else {}))
+    contest = find_contest(params, local, 0.5)
+    assert (contest.nothing_new is None) == new
 
 
 def reported():

@@ -179,6 +179,22 @@ def test_errors_of_our_own_are_left_as_they_are():
 # --- what somebody deleted ---------------------------------------------------------------------------------------
 
 
+def test_epochs_are_logged_with_what_they_have_and_what_is_missing_is_added(store):
+    """The accuracy on a validation split that was not there when the training began."""
+    tracking = Tracking(store, "digits")
+    run = tracking.start_training_run("key", TRAINING)
+    rows = [{"epoch": i, "loss": 1.0, "noisy_accuracy": 0.5, "learning_rate": 0.1, "seconds": 1.0} for i in range(3)]
+    tracking.log_epochs(run, [row | {"val_noisy_accuracy": None} for row in rows[:1]])
+    tracking.log_missing_epochs(run, [row | {"val_noisy_accuracy": float("nan")} for row in rows[:2]])
+    tracking.log_missing_epochs(run, [*rows[:2], rows[2] | {"val_noisy_accuracy": 0.75}])
+
+    def steps(name):
+        return [(metric.step, metric.value) for metric in tracking.client.get_metric_history(run, name)]
+
+    assert steps("loss") == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert steps("val_noisy_accuracy") == [(2, 0.75)]
+
+
 def test_a_deleted_experiment_is_not_brought_back_unasked(store):
     tracking = Tracking(store, "digits")
     tracking.client.delete_experiment(tracking.experiment_id)

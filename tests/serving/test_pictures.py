@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.image_files import Form
+from components.data.picture_forms import Form, read_picture
 from components.data.sources.class_folders import IMAGENET_MEAN, decode_into
 from components.serving import pictures
 from components.serving.app import ServiceLimits, create_app
-from components.serving.pictures import data_url, images_of_pictures
+from components.serving.pictures import data_url, images_of_pictures, picture_rule
 from tests.support.serving import ANSWER, SHAPE, ask, running, some_images
 
 
@@ -75,6 +75,46 @@ def test_a_picture_is_what_the_preparation_of_an_image_folder_makes_of_it(classi
         assert decode_into(prepared, tmp_path, [f"{index}"], Form(*SHAPE)) == []
         images, _ = images_of_pictures([data], classifier.card)
         assert torch.equal((images * 255).round().byte(), torch.from_numpy(prepared))
+
+
+OPACITY = np.random.default_rng(1).integers(0, 256, (30, 40, 4), dtype=np.uint8)
+DEEP = np.random.default_rng(2).integers(0, 65536, (30, 40), dtype=np.uint16)
+
+
+def png(pixels):
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "pixels", "rule"),
+    [
+        (
+            Form(3, 16, 24, background=(9, 0, 200)),
+            OPACITY,
+            "40x30 to 24x16: resized to cover 24x16, centre crop; as RGB, transparent pixels on RGB 9 0 200",
+        ),
+        (Form(4, 16, 16), OPACITY, "40x30 to 16x16: shorter side to 16, centre crop; as RGB with opacity"),
+        (Form(1, 16, 16, bits=16), DEEP, "40x30 to 16x16: shorter side to 16, centre crop; as grey, of 16 bits"),
+        (Form(3, 16, 16, cover=(20, 20)), OPACITY[..., :3], "40x30 to 16x16: shorter side to 20, centre crop; as RGB"),
+    ],
+)
+def test_a_picture_becomes_what_the_card_says(classifier, form, pixels, rule):
+    """Which is what the preparation of that form makes of it."""
+    facts = {"image_shape": list(form.shape), "grid": form.max_value, "pictures": form.rule}
+    card = dataclasses.replace(classifier.card, **facts)
+    images, (said,) = images_of_pictures([png(pixels)], card)
+    expected = read_picture(png(pixels), form)
+    assert torch.equal((images[0] * form.max_value).round().int(), torch.from_numpy(expected.astype(np.int32)))
+    assert said == rule
+    assert picture_rule(card) == rule.partition(": ")[2].replace("crop", f"crop to {form.width}x{form.height}")
+
+
+def test_a_picture_without_the_opacity_that_the_card_asks_for_gets_one_line(classifier):
+    card = dataclasses.replace(classifier.card, image_shape=[4, 16, 16], pictures=Form(4, 16, 16).rule)
+    with pytest.raises(ValueError, match=r"^image 0 \(40x30 pixels\) cannot be used: no opacity, which images of 4"):
+        images_of_pictures([picture()], card)
 
 
 def test_an_imagenet_model_sees_the_usual_test_view(classifier):
@@ -185,7 +225,7 @@ def test_a_data_url_that_cannot_be_used_gets_one_line(client, inputs, status, se
 
 def test_several_images_are_not_shown(client):
     answer = client.post("/invocations?show=2", json={"inputs": some_images(2).tolist()})
-    assert answer.json()["message"] == "show is for one image of 1 or 3 channels, and this request has 2 images"
+    assert answer.json()["message"] == "show is for one image of 1 to 4 channels, and this request has 2 images"
 
 
 def test_other_content_types_are_refused_with_those_that_are_read(client):

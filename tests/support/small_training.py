@@ -4,10 +4,17 @@ import torch
 
 from components.training.fit import Training, fit
 from components.training.optimizer import make_optimizer
+from components.training.ranks import Ranks
+from components.training.validation import Validation
 
 
-def begin(network, settings):
-    return Training(network, make_optimizer(network, settings))
+def begin(network, settings, validation=None):
+    return Training(network, make_optimizer(network, settings), validation)
+
+
+def validation_on(data, settings, sha256="", ranks=None):
+    """Data like those of the training, as a validation split."""
+    return Validation(*data, 16, 0.5, settings, seed=0, sha256=sha256, ranks=ranks or Ranks(), batch=8)
 
 
 def steps_of(training, data, settings, seed=0):

@@ -13,13 +13,15 @@ from components.tools.world import joined
 from components.training.fit import Training, fit
 from components.training.optimizer import make_optimizer
 from components.training.ranks import connected, share_batch_norm
+from tests.support.small_training import validation_on
 
 
 def main(folder: Path) -> None:
     job = torch.load(folder / "job.pt", weights_only=False)
     with joined(), connected(use_device(threads=1)) as ranks:
         share_batch_norm(job["network"], ranks)
-        training = Training(job["network"], make_optimizer(job["network"], job["settings"]))
+        validation = validation_on(job["data"], job["settings"], ranks=ranks)
+        training = Training(job["network"], make_optimizer(job["network"], job["settings"]), validation)
         steps = fit(training, *job["data"], max_value=16, sigma=0.5, settings=job["settings"], seed=0, ranks=ranks)
         sizes = list(steps)
         if ranks.is_main:

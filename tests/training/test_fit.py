@@ -20,7 +20,7 @@ from components.training.fit import (
 )
 from components.training.objectives import OBJECTIVES
 from components.training.optimizer import learning_rate
-from tests.support.small_training import begin, same_weights, steps_of
+from tests.support.small_training import begin, same_weights, steps_of, validation_on
 
 CPU = torch.device("cpu")
 
@@ -151,16 +151,17 @@ def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one_bit_for_b
         settings, method=method, epochs=4, decay_every=3, warmup_epochs=4, smoothmix=mix, augment="crop_flip"
     )
     finished = finished if method == "smoothmix" else finished // 2
+    validation = validation_on(data, settings)
     resumed = copy.deepcopy(network)
-    whole = begin(copy.deepcopy(network), settings)
+    whole = begin(copy.deepcopy(network), settings, validation)
     list(steps_of(whole, data, settings))
 
-    stopped = begin(network, settings)
+    stopped = begin(network, settings, validation)
     list(islice(steps_of(stopped, data, settings), finished))
     checkpoint.save(tmp_path, "key", stopped.epoch, stopped.step, stopped.state())
 
     torch.manual_seed(12345)  # whatever else the new process has drawn
-    training = begin(resumed, settings)
+    training = begin(resumed, settings, validation)
     training.load_state(checkpoint.load_newest(tmp_path, "key", CPU))
     assert len(list(steps_of(training, data, settings))) == (24 if method == "smoothmix" else 12) - finished
     assert same_weights(whole.network, resumed)
@@ -168,6 +169,7 @@ def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one_bit_for_b
     assert all(torch.equal(*pair) for pair in zip(*momenta, strict=True))
     histories = [[replace(stats, seconds=0) for stats in t.history] for t in (whole, training)]
     assert histories[0] == histories[1]
+    assert len({stats.val_noisy_accuracy for stats in whole.history}) > 1
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_epoch_and_step(network, data, settings):

@@ -12,13 +12,14 @@ from components.training.fit import Training, fit
 from components.training.optimizer import make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
 from tests.support.ranks import started
+from tests.support.small_training import validation_on
 from tests.support.warm_start import PYTHON
 
 pytestmark = pytest.mark.command
 
 
 def in_one(network, data, settings):
-    training = Training(network, make_optimizer(network, settings))
+    training = Training(network, make_optimizer(network, settings), validation_on(data, settings))
     sizes = list(fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=0))
     return {"sizes": sizes, "weights": network.state_dict(), "history": training.history}
 
@@ -45,6 +46,7 @@ def assert_same_training(one, several):
     for ours, theirs in zip(several["history"], one["history"], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
         assert ours.noisy_accuracy == pytest.approx(theirs.noisy_accuracy, abs=1e-9)
+        assert ours.val_noisy_accuracy == pytest.approx(theirs.val_noisy_accuracy, abs=1e-9)
 
 
 def test_three_processes_train_as_one_even_where_a_step_has_fewer_images(tmp_path, settings):

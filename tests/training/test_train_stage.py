@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.data.prepared import prepare, save_description, save_split
+from components.data.prepared import Split, prepare, save_description, save_split
 from components.data.sources import Source
 from components.tools.files import read_json
 from pipelines import artifacts
@@ -209,6 +209,21 @@ def test_a_full_disk_is_one_line_and_the_older_checkpoints_are_gone_on_from(work
     assert checkpoints(workspace) == [kept]
     assert train(workspace).returncode == 0
     assert_same_outs(workspace, whole)
+
+
+def test_a_validation_split_adds_a_column_and_changes_nothing_else(workspace, whole):
+    """Of a finished training, the figure of the last epoch is still to be had."""
+    rng = np.random.default_rng(1)
+    val = Split(rng.integers(0, 17, (30, 1, 8, 8), dtype=np.uint8), np.arange(30) % 3)
+    save_split(val, workspace / artifacts.VAL_SPLIT)
+    assert train(workspace).returncode == 0
+    history = pd.read_csv(workspace / artifacts.history(SIGMA))
+    assert history.pop("val_noisy_accuracy").between(0, 1).all()
+    history.to_csv(workspace / artifacts.history(SIGMA), index=False)
+    assert_same_outs(workspace, whole)
+    save_split(Split(val.images, 2 - val.labels), workspace / artifacts.VAL_SPLIT)
+    assert "continuing after epoch 2 of 2 from" in train(workspace).stdout
+    assert pd.read_csv(workspace / artifacts.history(SIGMA))["val_noisy_accuracy"].isna().tolist() == [True, False]
 
 
 def test_a_budget_that_is_no_positive_number_is_refused(workspace):

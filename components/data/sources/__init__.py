@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from components.data.image_files import Form
+from components.data.picture_forms import Form
 from components.data.sources.array_files import arrays
 from components.data.sources.class_folders import image_folder, imagenet
 from components.data.sources.hugging_face import huggingface

@@ -36,8 +36,10 @@ class Stored:
 def arrays(root: Path, *, test_share: float | None) -> Source:
     """Images and labels under the names images and labels, or train_images, train_labels, and val_ and test_ likewise.
 
-    Images are (N, H, W) or (N, H, W, C), whole numbers from 0 to 255. Labels are (N,) or (N, 1), whole numbers from 0.
-    Without test_images, test images are drawn from train. An array `classes` of texts names the classes.
+    Images are (N, H, W) or (N, H, W, C), whole numbers from 0 to 255. If any array of them is of uint16, all are kept
+    at 16 bits, and white is 65535; beside it, one of uint8 is widened as pictures of 8 bits are: its values times 257.
+    Labels are (N,) or (N, 1), whole numbers from 0. Without test_images, test images are drawn from train. An array
+    `classes` of texts names the classes.
 
     Args:
         root: an .npz, a folder of .npy files, or an archive of either.
@@ -51,8 +53,10 @@ def arrays(root: Path, *, test_share: float | None) -> Source:
         check_test_share(test_share, names, root)
         for name in names.values():
             _check_pair(found[f"{name}images"], found[f"{name}labels"], root)
-        _check_memory([found[f"{name}images"] for name in names.values()], root)
-        images = {split: _images(found[f"{name}images"], root) for split, name in names.items()}
+        stored = {split: found[f"{name}images"] for split, name in names.items()}
+        deep = any(_is_deep(array) for array in stored.values())
+        _check_memory(list(stored.values()), root, least_bytes=2 if deep else 1)
+        images = {split: _images(array, root, deep) for split, array in stored.items()}
         labels = {split: _labels(found[f"{name}labels"], root) for split, name in names.items()}
         classes = _classes(found.get("classes"), labels["train"], root)
     for split, name in names.items():
@@ -69,7 +73,7 @@ def arrays(root: Path, *, test_share: float | None) -> Source:
     return Source(
         *pairs["train"],
         classes=classes,
-        max_value=255,
+        max_value=65535 if deep else 255,
         origin="arrays",
         paths=[f"{what} {i} of the source" for i in range(len(labels["train"]))] if drawn else None,
         test=pairs.get("test"),
@@ -172,8 +176,17 @@ def _described(name: str, file: IO[bytes], size: int, read: Callable[[], np.ndar
     return Stored(name, shape, dtype, read)
 
 
-def _check_memory(images: list[Stored], root: Path) -> None:
-    needed, memory = sum(prod(array.shape) * array.dtype.itemsize for array in images), usable_memory()
+def _is_deep(array: Stored) -> bool:
+    """Whether it is of 16 bits, in either order of bytes."""
+    return array.dtype.kind == "u" and array.dtype.itemsize == 2
+
+
+def _check_memory(images: list[Stored], root: Path, least_bytes: int) -> None:
+    """Args:
+    least_bytes: of a pixel, once it is read.
+    """
+    sizes = [prod(array.shape) * max(array.dtype.itemsize, least_bytes) for array in images]
+    needed, memory = sum(sizes), usable_memory()
     if 3 * needed > memory:
         raise ValueError(
             f"{root}: images of {needed >> 20} MiB are more than a third of the {memory >> 20} MiB of memory that this "
@@ -191,16 +204,29 @@ def _checked_shape(array: Stored, root: Path) -> tuple[int, ...]:
     return shape
 
 
-def _images(array: Stored, root: Path) -> np.ndarray:
-    """(N, C, H, W); the prepare stage checks that they are whole and at most 255."""
+def _images(array: Stored, root: Path, deep: bool) -> np.ndarray:
+    """(N, C, H, W); the prepare stage checks that they are whole and not above what stands for white.
+
+    Args:
+        deep: of a set of 16 bits.
+    """
     shape = _checked_shape(array, root)
     if array.dtype.kind not in "uif":
-        raise ValueError(f"{root}: {array.name} is of {array.dtype}: must be numbers from 0 to 255")
-    pixels = _read(array, root).reshape(shape)
-    if pixels.max() <= 1:
+        raise ValueError(f"{root}: {array.name} is of {array.dtype}: must be numbers from 0 to 255, or uint16")
+    if deep and not _is_deep(array) and array.dtype != np.uint8:
         raise ValueError(
-            f"{root}: {array.name} has no value above {pixels.max():g}: multiply by 255, round and save as uint8"
+            f"{root}: {array.name} is of {array.dtype} beside images of uint16: save it as uint16 or uint8"
         )
+    pixels = _read(array, root).reshape(shape)
+    most = pixels.max()
+    if most <= 1:
+        raise ValueError(f"{root}: {array.name} has no value above {most:g}: multiply by 255, round and save as uint8")
+    if _is_deep(array) and most <= 255:  # as 16 bits they would be black
+        raise ValueError(
+            f"{root}: {array.name} is of uint16, whose white is 65535, and has no value above {most}: save it as uint8"
+        )
+    if deep and not _is_deep(array):
+        pixels = pixels.astype(np.uint16) * 257
     return pixels.transpose(0, 3, 1, 2)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from components.data import image_files
-from components.data.image_files import Form, ImageFileError
+from components.data.image_files import ImageFileError
 from components.data.manifest import Manifest
+from components.data.picture_forms import USUAL_VIEW, Form, bits_of, read_picture
 from components.data.sources.archive import open_folder
 from components.data.sources.source import FileSource, Source
 from components.data.sources.splits import SPELLINGS, check_test_share, find_splits
@@ -20,7 +21,6 @@ from components.tools.progress import Progress
 from components.tools.scratch import scratch_array
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-IMAGENET_SHAPE = [3, 224, 224]
 NAMED_FILES = 10
 READ_AHEAD = 4096
 
@@ -102,6 +102,7 @@ def in_memory(images: dict[str, np.ndarray], listings: dict[str, Listing], form:
         test_paths=paths.get("test"),
         val=pairs.get("val"),
         val_paths=paths.get("val"),
+        form=form,
     )
 
 
@@ -135,7 +136,7 @@ def imagenet(root: Path) -> FileSource:
         train,
         test,
         classes=listings[0].classes,
-        image_shape=IMAGENET_SHAPE,
+        form=USUAL_VIEW,
         origin="ImageNet",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -197,7 +198,7 @@ def name_problem(name: str) -> str | None:
 
 def deepest(folder: Path, paths: list[str]) -> int:
     """The bits of the deepest image of `paths`, 8 or 16; headers alone are read."""
-    return max((image_files.bits_of(folder / path) for path in paths), default=8)
+    return max((bits_of(folder / path) for path in paths), default=8)
 
 
 def decode_into(array: np.ndarray, folder: Path, paths: list[str], form: Form) -> list[str]:
@@ -209,7 +210,7 @@ def decode_each(array: np.ndarray, names: list[str], read: Callable[[int], bytes
     """Fill (N, C, H, W) with the images whose bytes `read` gives; return the unusable ones with reasons."""
 
     def use(i: int, data: bytes) -> None:
-        array[i] = image_files.read_picture(data, form)
+        array[i] = read_picture(data, form)
 
     return _for_each(names, read, use)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from components.data import image_files
-from components.data.image_files import Form, ImageFileError
+from components.data.image_files import ImageFileError
+from components.data.picture_forms import Form
 from components.data.sources.archive import open_folder
 from components.data.sources.class_folders import (
     Listing,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.data.image_files import Form
+from components.data.picture_forms import Form
 from components.data.sources.archive import open_folder
 from components.data.sources.class_folders import Listing, name_problem, raise_for_files, read_listings
 from components.data.sources.source import Source

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.data.manifest import Manifest
+from components.data.picture_forms import Form
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Source:
     val: tuple[np.ndarray, np.ndarray] | None = None
     """Images and labels of the source's own validation split, if it has one: for choosing, never for certificates."""
     val_paths: list[str] | None = None
+    form: Form | None = None
+    """What pictures were brought to; None where the images were no pictures."""
     mean: list[float] | None = None
     std: list[float] | None = None
     """Per-channel normalisation in units of [0, 1], done inside the network; None for none."""
@@ -41,8 +44,8 @@ class FileSource:
     train: Manifest
     test: Manifest
     classes: list[str]
-    image_shape: list[int]
-    """Channels, height and width after decoding and cropping."""
+    form: Form
+    """What certification brings each file to."""
     origin: str
     mean: list[float]
     std: list[float]

@@ -218,10 +218,15 @@ def p_lower_curves(ecdf: pd.DataFrame, levels: list[Level]) -> list[dict[str, An
     return [{"data": {"values": ecdf.to_dict("records")}, "mark": mark, "encoding": encoding | by_sigma(levels)}]
 
 
+def has_column(level: Level, column: str) -> bool:
+    """Whether a training history has a value in this column."""
+    return column in level.epochs and bool(level.epochs[column].notna().any())
+
+
 def training_curves(levels: list[Level], column: str, title: str) -> list[dict[str, Any]]:
-    """One column of the training histories over the epochs."""
-    trained = [level for level in levels if len(level.epochs)]
-    values = pd.concat([level.epochs.assign(sigma=level.key)[["epoch", column, "sigma"]] for level in trained])
+    """One column of the training histories over the epochs, of the levels that have it."""
+    trained = [level for level in levels if has_column(level, column)]
+    values = pd.concat([level.epochs.assign(sigma=level.key)[["epoch", column, "sigma"]].dropna() for level in trained])
     mark = {"type": "line", "strokeWidth": 2, "point": len(values) <= 3 * len(trained)}
     encoding = {"x": field("epoch", "epoch"), "y": field(column, title)} | by_sigma(levels)
     return [{"data": {"values": values.to_dict("records")}, "mark": mark, "encoding": encoding}]

@@ -88,6 +88,9 @@ def drawn(levels: list[Level]) -> dict[str, Any]:
         "p_lower": one(charts.p_lower_curves(ecdf, levels)) if len(ecdf) else None,
         "loss": one(charts.training_curves(levels, "loss", "training loss")) if trained else None,
         "accuracy": one(charts.training_curves(levels, "noisy_accuracy", "accuracy under noise")) if trained else None,
+        "validation": one(charts.training_curves(levels, "val_noisy_accuracy", "accuracy under noise"))
+        if any(charts.has_column(level, "val_noisy_accuracy") for level in levels)
+        else None,
         "attacks": one(charts.attack_points(levels)) if attacked else None,
     }
 
