@@ -44,7 +44,7 @@ test: setup  ## set up and run the fast tests, files side by side
 	$(TESTS)
 
 test-all: setup  ## every test, the slow ones too
-	python -m pytest -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 lint: setup  ## format, lint, types, Dockerfile
 	ruff format --check .
