@@ -5,6 +5,7 @@ against the card and runs under a name of its own, so that two versions of it do
 """
 
 import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -46,7 +47,8 @@ def log_model(run_id: str, folder: Path, n: int, failure_prob: float, example: n
         example: images (B, C, H, W) that show what a request holds. They are not answered here.
     """
     card = load_card(folder)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Ii]nput example.*")  # the signature is stated, not guessed
         info = Model.log(
             artifact_path=None,
             name="model",
