@@ -79,7 +79,7 @@ def of_experiment(name: str) -> str:
     return (
         f"Trainings and certifications of `{name}`: one run per noise level and recipe. A run is named after what "
         "differs most often; select runs and press Compare for the rest. The metric "
-        "`certified_accuracy/over_radius_in_thousandths` is the curve of certified accuracy: its step is the L2 radius "
+        "`certified_accuracy/over_radius_x1000` is the curve of certified accuracy: its step is the L2 radius "
         f"in thousandths. Models are registered as `{name}-sigma-...`."
     )
 

@@ -23,7 +23,7 @@ from components.tools.wording import counted
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of weights and table of certificates."""
-CURVE = "certified_accuracy/over_radius_in_thousandths"
+CURVE = "certified_accuracy/over_radius_x1000"
 """Metric whose steps are radii. MLflow shows what has the same name before the slash in one section."""
 
 

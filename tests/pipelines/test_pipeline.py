@@ -59,6 +59,8 @@ def test_table_metrics_and_run_say_the_same(project, client):
     assert logged.data.metrics["certified_accuracy_at/0.5"] == pytest.approx(
         (table["correct"].astype(bool) & (table["radius"] >= 0.5)).mean()
     )
+    search = "metrics.`certified_accuracy_at/0.5` >= 0"  # as docs/operations.md says
+    assert len(client.search_runs([logged.info.experiment_id], search)) == 2
     version = client.get_model_version_by_alias("digits-sigma-0.5", "challenger")
     assert version.run_id == logged.info.run_id
     assert float(version.tags["acr"]) == logged.data.metrics["acr"]
