@@ -242,6 +242,8 @@ def store(contest: Contest, verdict: Verdict, tables: Tables) -> dict[str, Any]:
         "model": contest.promotions.name,
         "challenger": str(contest.challenger.version),
         "champion": str(contest.champion.version) if contest.champion else None,
+        "challenger_run": str(contest.challenger.run_id),
+        "champion_run": str(contest.champion.run_id) if contest.champion else None,
         "verdict": values.pop("outcome"),
         **values,
         "champion_certified_anew": bool(tables.anew),

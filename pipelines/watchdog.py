@@ -14,6 +14,8 @@ from pathlib import Path
 
 FLOW_PID = "SMOOTHMIX_FLOW_PID"
 """Environment variable: the process of the flow, or of the promotion, that a process belongs to."""
+FLOW_RUN, FLOW_RUN_URL = "SMOOTHMIX_FLOW_RUN", "SMOOTHMIX_FLOW_RUN_URL"
+"""Environment variables: id and address of the Prefect flow run that a process belongs to."""
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"}
 SECONDS_TO_STOP = 60.0
 

@@ -148,7 +148,9 @@ def test_the_gate_runs_stages_as_commands_and_imports_none(file):
 
 
 def test_each_heavy_library_is_imported_where_it_is_used_alone():
-    assert importers("prefect") == {f"pipelines/operation/{name}.py" for name in ("flow", "approval", "served")}
+    assert importers("prefect") == {
+        f"pipelines/operation/{name}.py" for name in ("flow", "approval", "results", "served")
+    }
     assert importers("great_expectations") == {"components/data/expectations.py"}
     assert importers("mlflow")
     assert all(file.startswith("components/registry/") for file in importers("mlflow"))

@@ -50,8 +50,8 @@ def _replace_anchors(node: Any, anchors: dict[str, str]) -> Any:
     return anchors.get(node, node) if isinstance(node, str) else node
 
 
-def render_png(spec: dict[str, Any], png: Path) -> None:
-    """Write a Vega-Lite plot as PNG."""
+def render_png(spec: dict[str, Any], png: Path, scale: int = 2) -> None:
+    """Write a Vega-Lite plot as PNG, with `scale` pixels for each of the plot's."""
     import vl_convert
 
-    png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    png.write_bytes(vl_convert.vegalite_to_png(spec, scale=scale))

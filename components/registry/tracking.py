@@ -18,12 +18,32 @@ from mlflow.exceptions import MlflowException
 from components.registry.aliases import CHALLENGER
 from components.registry.connection import NOT_THERE, use_store
 from components.tools.files import free, locked
+from components.tools.wording import counted
 
 TRAINING_KEY = "training_key"
 CONTENT = "content_sha256"
 """Tags: identity of the training; hash of model and table of certificates."""
 EPOCH_METRICS = ("loss", "noisy_accuracy", "val_noisy_accuracy", "learning_rate")
 """The columns of a training's history that are shown; the third where there is a validation split."""
+CURVE = "certified_accuracy/over_radius_x1000"
+"""Metric whose steps are radii. MLflow shows what has the same name before the slash in one section."""
+
+
+def run_name(training_key: str, facts: dict[str, Any]) -> str:
+    """What differs between runs most often, and the beginning of the key, which differs with everything else."""
+    shown = [f"{facts['method']} sigma {facts['sigma']}"]
+    if facts.get("epochs"):
+        shown.append(counted(facts["epochs"], "epochs"))
+    if "network" in facts:
+        shown.append(facts["network"])
+    if facts.get("seed"):
+        shown.append(f"seed {facts['seed']}")
+    return ", ".join([*shown, training_key[:7]])
+
+
+def hashes_last(names: Iterable[str]) -> list[str]:
+    """In the order given, but what nobody reads at the end."""
+    return sorted(names, key=lambda name: name.endswith(("sha256", "git_commit")))
 
 
 class Tracking:
@@ -82,8 +102,7 @@ class Tracking:
 
     def _create_run(self, training_key: str, facts: dict[str, Any]) -> str:
         """The id of a new run, or of the run that another machine created at the same time."""
-        name = f"{facts['method']} sigma {facts['sigma']}"
-        tags = {TRAINING_KEY: training_key}
+        tags, name = {TRAINING_KEY: training_key}, run_name(training_key, facts)
         run_id = str(self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
         first = self._first_run(training_key) or run_id
         if first != run_id:  # no lock is shared between machines
@@ -161,15 +180,17 @@ class Tracking:
         interrupted call is repeated.
 
         Args:
-            curve: (radius, certified accuracy) points, drawn over the radius in thousandths.
+            curve: (radius, certified accuracy) points. MLflow draws a metric over its step, a whole number: here the
+                radius in thousandths.
+            tags: MLflow shows them as they were written, so hashes are written last.
             dataset: name, SHA-256, origin.
             files: (file or folder, folder in the run's artifacts) pairs.
         """
         now = int(time.time() * 1000)
         values = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        points = [Metric("certified_accuracy", value, now, round(radius * 1000)) for radius, value in curve]
+        points = [Metric(CURVE, value, now, round(radius * 1000)) for radius, value in curve]
         self._log_metrics(run_id, values + points)
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.client.log_batch(run_id, tags=[RunTag(key, tags[key]) for key in hashes_last(tags)])
         name, sha256, origin = dataset
         entry = Dataset(name=name, digest=sha256[:36], source_type="local", source=origin)
         self.client.log_inputs(run_id, [DatasetInput(entry)])
@@ -212,7 +233,8 @@ class Tracking:
         its own version.
         """
         with contextlib.redirect_stderr(io.StringIO()):  # it would announce what the final table says
-            made = mlflow.register_model(model_uri, name, tags={CONTENT: content, **tags})
+            ordered = {key: tags[key] for key in hashes_last(tags)}
+            made = mlflow.register_model(model_uri, name, tags={**ordered, CONTENT: content})
         first = self.find_version(name, content) or made
         if int(first.version) < int(made.version):
             self.client.delete_model_version(name, str(made.version))

@@ -7,6 +7,7 @@ Prefect calls DVC, never the reverse: a task is `dvc repro --single-item STAGE`,
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, State, StateType
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_UI_URL
 from prefect.states import Cancelled, Completed, Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -37,7 +39,7 @@ from components.tools.files import read_json
 from components.tools.provenance import provenance
 from pipelines import artifacts
 from pipelines.cli import BAD_PARAMETERS, FAILED, STOPPED_EARLY, load_params
-from pipelines.operation import approval, served, worktree
+from pipelines.operation import approval, results, served, worktree
 from pipelines.operation.dvc_stages import (
     ProcessGroups,
     Stage,
@@ -48,6 +50,7 @@ from pipelines.operation.dvc_stages import (
     stopped_at_the_end,
 )
 from pipelines.operation.places import Places
+from pipelines.watchdog import FLOW_RUN, FLOW_RUN_URL
 
 PREPARE = "prepare"
 RETRY_SECONDS = 10
@@ -64,9 +67,18 @@ def is_failure(task: Any, task_run: Any, state: State) -> bool:
 def stage_task(stage: Stage, folder: Path, processes: ProcessGroups, places: Places, options: list[str]) -> bool:
     """Run one stage with DVC; False where DVC skipped it, as nothing has changed."""
     command = dvc_repro(stage.name, *options)
-    with places.take(stage.name) as place:
+    with places.take(stage.name) as free:
+        place = replace(free, environment=free.environment | named())
         lines = processes.run(stage.name, command, folder, get_run_logger().info, stage.timeout_minutes, place)
     return has_run(stage.name, lines)
+
+
+def named() -> dict[str, str]:
+    """Environment variables that tell a stage which flow run it belongs to; without a server there is no address."""
+    if flow_run.id is None:
+        return {}
+    address = {FLOW_RUN_URL: str(flow_run.ui_url)} if PREFECT_UI_URL.value() else {}
+    return {FLOW_RUN: str(flow_run.id)} | address
 
 
 def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[str]]) -> list[str]:
@@ -98,8 +110,16 @@ def run_stages(folder: Path, processes: ProcessGroups, options: dict[str, list[s
 
 
 def run_name() -> str:
-    """The display name of a run: its commit and noise levels."""
-    return f"{provenance()['git_commit'][:7]}, sigma {' '.join(parameters.load(artifacts.PARAMS).noise_levels)}"
+    """The display name of a run: its commit, its noise levels and what started it."""
+    levels = " ".join(parameters.load(artifacts.PARAMS).noise_levels)
+    return f"{provenance()['git_commit'][:7]}, sigma {levels}, {trigger()}"
+
+
+def trigger() -> str:
+    """What started this run: a schedule, a request to a deployment, or a command."""
+    if "auto-scheduled" in flow_run.tags:
+        return "scheduled"
+    return "on request" if deployment.id else "by command"
 
 
 @flow(name="train-certify-register", flow_run_name=run_name, task_runner=TASKS)  # type: ignore[arg-type]
@@ -108,6 +128,7 @@ def pipeline() -> State:
     try:
         with stopped_at_the_end() as processes:
             run_stages(Path.cwd(), processes, {})
+            results.publish(Path.cwd())
     except StageStopped as stop:
         return stopped(stop)
     return Completed()
@@ -144,6 +165,7 @@ def retrain_in(folder: Path, processes: ProcessGroups) -> str:
     force = [] if worktree.prepared_from(folder) == source else ["--force"]
     ran = run_stages(folder, processes, {PREPARE: ["--no-run-cache", *force]})
     worktree.note_prepared_from(folder, source)
+    results.publish(folder)
     always = {stage.name for stage in read_graph(folder) if stage.always_changed}
     new = [name for name in ran if name not in always | {PREPARE}]
     return f"new: {', '.join(new)}" if new else "nothing new: every stage was up to date"
@@ -154,7 +176,7 @@ def stopped(stop: StageStopped) -> State:
     return Cancelled(name="StoppedEarly", message=str(stop))
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="promote", cache_policy=NO_CACHE)
 def promote(folder: Path, commit: str, processes: ProcessGroups) -> None:
     """Compare the challengers with the champions, publish the verdict, put open questions to a person and close those
     that were answered elsewhere."""

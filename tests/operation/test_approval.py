@@ -33,9 +33,11 @@ def commit(tmp_path, monkeypatch):
     return done.stdout.strip()
 
 
-def test_runs_are_named_after_commit_and_noise_levels(commit):
+def test_runs_are_named_after_commit_noise_levels_and_what_started_them(commit, monkeypatch):
     assert flow.pipeline.flow_run_name is flow.retrain.flow_run_name is flow.run_name
-    assert flow.run_name() == f"{commit[:7]}, sigma 0.25 0.5 1.0"
+    assert flow.run_name() == f"{commit[:7]}, sigma 0.25 0.5 1.0, by command"
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "1234")
+    assert flow.run_name() == f"{commit[:7]}, sigma 0.25 0.5 1.0, on request"
 
 
 @pytest.mark.parametrize("promote", [True, False])

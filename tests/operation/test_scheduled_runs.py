@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 
@@ -70,6 +71,18 @@ def test_the_working_copy_is_untouched_and_finds_the_results_in_the_shared_cache
     assert stages_run(by_hand) == ["brought", "register"]
     assert "digits-sigma-0.5 v1" in by_hand.stdout
     subprocess.run(["git", "clean", "-fdq"], cwd=nightly, check=True)
+
+
+def test_prefect_and_mlflow_name_each_other(nightly, server):
+    (artifact, *_) = server.get("/artifacts/filter", {"artifacts": {"key": {"any_": ["certified"]}}, "limit": 200})
+    assert "| sigma | clean acc |" in artifact["data"]
+    assert "(data:image/png;base64," in artifact["data"]
+    assert "- sigma 0.5: models:/digits-sigma-0.5/1, of the run smoothmix sigma 0.5" in artifact["data"]
+    client = mlflow.MlflowClient(f"sqlite:///{nightly}/.state/mlflow/mlflow.db")
+    (run_of_mlflow,) = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    first = min(server.flow_runs("retrain"), key=lambda entry: entry["start_time"])
+    assert run_of_mlflow.data.tags["prefect.flow_run"] == first["id"]
+    assert run_of_mlflow.data.tags["prefect.flow_run_url"].endswith(first["id"])
 
 
 def test_two_runs_at_once_take_turns_and_find_nothing_new(nightly, server):
@@ -162,7 +175,7 @@ def test_a_cron_run_fires_where_the_flow_is_served(nightly, server):
         serving.wait(60)
     assert server.get(f"/flow_runs/{entry['id']}")["state"]["message"] == "nothing new: every stage was up to date"
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=nightly, capture_output=True, text=True).stdout
-    assert entry["name"] == f"{head[:7]}, sigma 0.5"
+    assert entry["name"] == f"{head[:7]}, sigma 0.5, scheduled"
 
 
 def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(training, server):

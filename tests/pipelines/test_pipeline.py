@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.registry.descriptions import NOTE
+from components.registry.tracking import CURVE
 from tests.support.workspace import ROOT, copy_project, copy_results, edit, kill_when, run, stages_run
 
 pytestmark = pytest.mark.command
@@ -54,9 +56,11 @@ def test_table_metrics_and_run_say_the_same(project, client):
     acr = (table["radius"] * table["correct"]).mean()
     (logged,) = (entry for entry in runs(client) if entry.data.params["sigma"] == "0.5")
     assert logged.data.metrics["acr"] == pytest.approx(acr, abs=1e-9)
-    assert logged.data.metrics["certified_accuracy_at_0.5"] == pytest.approx(
+    assert logged.data.metrics["certified_accuracy_at/0.5"] == pytest.approx(
         (table["correct"].astype(bool) & (table["radius"] >= 0.5)).mean()
     )
+    search = "metrics.`certified_accuracy_at/0.5` >= 0"  # as docs/operations.md says
+    assert len(client.search_runs([logged.info.experiment_id], search)) == 2
     version = client.get_model_version_by_alias("digits-sigma-0.5", "challenger")
     assert version.run_id == logged.info.run_id
     assert float(version.tags["acr"]) == logged.data.metrics["acr"]
@@ -67,13 +71,45 @@ def test_a_run_holds_history_curve_table_plots_dataset_and_commit(project, clien
     for entry in runs(client):
         assert entry.info.status == "FINISHED"
         assert [metric.step for metric in client.get_metric_history(entry.info.run_id, "loss")] == [0, 1]
-        assert len(client.get_metric_history(entry.info.run_id, "certified_accuracy")) == 200
+        assert len(client.get_metric_history(entry.info.run_id, CURVE)) == 200
         names = {item.path for item in client.list_artifacts(entry.info.run_id, "evaluation")}
         assert {"evaluation/curves.csv", "evaluation/report.html", "evaluation/certified_accuracy.png"} <= names
         names = {item.path for item in client.list_artifacts(entry.info.run_id, "certificates")}
         assert names == {"certificates/table.tsv", "certificates/identity.json"}
         assert entry.inputs.dataset_inputs[0].dataset.name == "digits"
         assert entry.data.tags["git_commit"] == head
+
+
+def test_run_version_model_and_experiment_say_what_they_are(project, client):
+    for name in ("digits-sigma-0.5", "digits-sigma-1.0"):
+        version = client.get_model_version_by_alias(name, "challenger")
+        entry = client.get_run(version.run_id)
+        text, _, end = version.description.partition("See run ")
+        assert text.startswith(("The", "No", *"0123456789"))
+        assert f"| sigma | {name.removeprefix('digits-sigma-')} |" in text
+        assert f"| commit | {entry.data.tags['git_commit'][:12]} |" in text
+        (picture,) = re.findall(rf"get-artifact\?path=(evaluation/\w+\.png)&run_uuid={version.run_id}\)", text)
+        assert picture in [item.path for item in client.list_artifacts(version.run_id, "evaluation")]
+        page = f"#/experiments/{entry.info.experiment_id}/runs/{version.run_id}"
+        assert f"[{entry.info.run_name}]({page})" in end
+        assert f"[{name} v1](#/models/{name}/versions/1)" in end
+        assert entry.data.tags[NOTE] == version.description
+        assert "champion" in client.get_registered_model(name).description
+        tags = list(entry.data.tags)
+        hashes = [tag for tag in tags if tag.endswith("sha256")]
+        assert tags.index("certify.n") < min(map(tags.index, hashes))
+    experiment = client.get_experiment(entry.info.experiment_id)
+    assert CURVE in experiment.tags[NOTE]
+
+
+def test_the_registered_model_says_what_it_takes_with_an_example(project, client):
+    model = mlflow.pyfunc.load_model("models:/digits-sigma-0.5@challenger")
+    (images,) = model.metadata.get_input_schema().inputs
+    assert (images.type, images.shape) == (np.float32, (-1, 1, 16, 16))
+    assert [param.name for param in model.metadata.get_params_schema()] == ["n", "failure_prob", "radius"]
+    expected = np.load(project / "outputs/data/prepared/test/images.npy")[:2] / 16
+    assert np.array_equal(model.input_example, expected)
+    assert len(model.predict(model.input_example)) == 2
 
 
 def test_the_registered_model_answers_with_certificates_and_no_pickle(project, client, monkeypatch):

@@ -27,6 +27,7 @@ ONE_LEVEL = {
 WORSE = {"epochs: 12": "epochs: 3"}
 EQUAL = {"learning_rate: 0.05": "learning_rate: 0.0501"}
 BETTER = {"method: gaussian": "method: smoothmix", "epochs: 12": "epochs: 20"}
+ROLES = ("champion", "challenger")
 MODEL = "digits-sigma-0.5"
 
 
@@ -117,6 +118,8 @@ def test_a_worse_model_is_rejected_an_equal_one_held_a_better_one_promoted(proje
         run_id=client_of(project).get_model_version(MODEL, "4").run_id, artifact_path=tags["promotion.evidence"]
     )
     assert {item.path.rsplit("/", 1)[1] for item in evidence} == {"verdict.json", "verdict.md"}
+    runs = {who: client_of(project).get_model_version(MODEL, found["evidence"][who]).run_id for who in ROLES}
+    assert runs == {who: found["evidence"][f"{who}_run"] for who in ROLES}
     assert "| certified accuracy at 0.5 |" in (project / "outputs/evaluation/promotion/verdict.md").read_text()
 
     assert f"models:/{MODEL}/4 (champion)" in look_up(project, "champion", "--sigma", "0.5")

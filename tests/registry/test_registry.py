@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import mlflow
+import numpy as np
 import pytest
 import torch
 
@@ -57,7 +58,9 @@ def register_trial(uri, folder, artifacts=None):
     run_id = client.create_run(client.create_experiment("trial", artifact_location=artifacts)).info.run_id
     hashes = {tag: hash_file(folder / "0.5" / name) for tag, name in REGISTERED_HASHES.items()}
     mlflow.register_model(
-        log_model(run_id, folder / "0.5", n=500, failure_prob=0.01), NAME, tags=hashes | {"sigma": "0.5"}
+        log_model(run_id, folder / "0.5", n=500, failure_prob=0.01, example=IMAGES.numpy()),
+        NAME,
+        tags=hashes | {"sigma": "0.5"},
     )
     client.set_registered_model_alias(NAME, "champion", "1")
 
@@ -131,6 +134,32 @@ def test_a_model_is_loaded_by_its_run_or_its_id_and_checked_against_its_card_alo
     flip_a_byte(registered_file(store, "weights.safetensors"))
     with pytest.raises(ValueError, match=r"weights\.safetensors is missing or not the file that model\.json"):
         mlflow.pyfunc.load_model(by_id)
+
+
+def test_images_of_any_type_of_number_are_answered_although_the_schema_names_one(store):
+    """MLflow would refuse all but float32, and quote the images."""
+    model = load_as_pyfunc()
+    (schema,) = model.metadata.get_input_schema().inputs
+    assert (schema.type, schema.shape) == (np.float32, (-1, *SHAPE))
+    black = np.zeros((2, *SHAPE))
+    for images in (black.astype(np.float32), black, black.astype(np.float16), black.astype(np.uint8), black.tolist()):
+        assert len(model.predict(images, params={"n": 50})) == 2
+
+
+def test_the_example_is_stored_without_being_answered_and_the_run_holds_no_limits(store, tmp_path, monkeypatch):
+    def answered(*_, **__):
+        pytest.fail("the example was answered")
+
+    monkeypatch.setattr(mlflow.models.utils, "_validate_serving_input", answered)
+    torch.manual_seed(0)
+    weights.save(networks.build("small_convnet", SHAPE, 3), tmp_path / "other", **FACTS)
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(client.get_experiment_by_name("trial").experiment_id).info.run_id
+    uri = log_model(run_id, tmp_path / "other", n=500, failure_prob=0.01, example=IMAGES.numpy())
+    assert client.get_run(run_id).data.params == {}
+    model = mlflow.pyfunc.load_model(uri)
+    assert np.array_equal(model.input_example, IMAGES.numpy())
+    assert model.unwrap_python_model().classifier.limits == Limits()
 
 
 def test_the_pyfunc_refuses_what_the_classifier_refuses_and_answers_as_it_does(store):
@@ -235,6 +264,9 @@ def test_mlflow_s_own_server_answers_and_refuses_bad_input_with_400(store):
         wait_for(url, process)
         good = httpx.post(f"{url}/invocations", json={"inputs": IMAGES.tolist(), "params": {"radius": 0.125}})
         assert good.status_code == 200
+        (example,) = Path(store.removeprefix("sqlite:///")).parent.glob("artifacts/**/serving_input_example.json")
+        body, kind = example.read_bytes(), {"content-type": "application/json"}
+        assert len(httpx.post(f"{url}/invocations", content=body, headers=kind).json()["predictions"]) == 2
         assert {"class", "radius", "abstain", "p_lower"} <= set(good.json()["predictions"][0])
         for body, sentence in BAD_REQUESTS:
             headers = {"content-type": "application/json"}
