@@ -91,7 +91,8 @@ def workspace_run(own: Path, params: Params, sigma: float, radii: list[float]) -
     card = load_card(own / artifacts.model(sigma)) if (own / artifacts.model(sigma) / CARD).exists() else None
     run = one_class(own, sigma, radii)
     used = params_at(params, sigma)
-    trained = {f"train.{name}": value for name, value in (card.training if card else {}).items() if name != "weights"}
+    taken = ("weights", "device")  # by content, and as it was taken: not what the parameters say
+    trained = {f"train.{name}": value for name, value in (card.training if card else {}).items() if name not in taken}
     used |= {name: value for name, value in trained.items() if name in used}
     used |= {f"certify.{name}": run[name] for name in ("mode", "n", "failure_prob")}
     known = {"recipe": params.prepare.source, "method": used["train.method"], "params": used}

@@ -96,10 +96,12 @@ def test_processes_that_end_while_all_are_stopped_disturb_nothing(tmp_path):
     """Each run takes itself out of the set that is gone through meanwhile."""
     processes = ProcessGroups()
     threads = [
-        threading.Thread(target=processes.run, args=("x", ["true"], tmp_path, print), daemon=True) for _ in range(4)
+        threading.Thread(target=processes.run, args=("x", ["sleep", "0.2"], tmp_path, print), daemon=True)
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
+    wait_until(lambda: processes._running)
     with processes._lock:  # as `stop_all` holds it
         wait_until(lambda: all(process.poll() is not None for process in processes._running))
         time.sleep(0.2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components import params
-from components.data.sources.class_folders import IMAGENET_SHAPE
+from components.data.picture_forms import USUAL_VIEW
 from components.data.sources.published import digits
 from components.model import networks
 from pipelines.check import image_shape
@@ -65,7 +65,7 @@ def test_the_shapes_are_those_of_the_sources():
     recipe = params.load(ROOT / "recipes/digits.yaml")
     prepare = replace(recipe.prepare, enlarge=1)
     assert image_shape(prepare) == digits().images.shape[1:]
-    assert image_shape(params.load(ROOT / "recipes/imagenet.yaml").prepare) == tuple(IMAGENET_SHAPE)
+    assert image_shape(params.load(ROOT / "recipes/imagenet.yaml").prepare) == tuple(USUAL_VIEW.shape)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from benchmarks.published.page import flat
+from benchmarks.published.kept import flat
 from components import params
 from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
 from components.params import Certify, Evaluate, Params, Promote, Validate, parse
