@@ -10,9 +10,9 @@ def begin(network, settings):
     return Training(network, make_optimizer(network, settings))
 
 
-def steps_of(training, data, settings, seed=0):
+def steps_of(training, data, settings, seed=0, **options):
     """The steps of a training that continues in place."""
-    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed)
+    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed, **options)
 
 
 def same_weights(one, other):
