@@ -122,8 +122,16 @@ def _steps(
     if settings.method == "catrs":
         classes = len(description.classes)
         training.per_image = {TARGET: torch.full((len(labels), classes), 1 / classes, device=device)}
-    told = {"sigma": sigma, "settings": settings, "seed": seed, "max_value": description.max_value}
-    return fit(training, pixels, labels, **told, prepare=False)
+    return fit(
+        training,
+        pixels,
+        labels,
+        max_value=description.max_value,
+        sigma=sigma,
+        settings=settings,
+        seed=seed,
+        prepare=False,
+    )
 
 
 def random_pixels(description: Description, num: int, generator: torch.Generator) -> Tensor:
