@@ -20,6 +20,7 @@ from components.tools.wording import counted
 from components.training.draws import Draws, Shard
 from components.training.objectives import Method, method_of
 from components.training.optimizer import make_optimizer, set_learning_rate, train_mode
+from components.training.order import steps_of_epoch
 from components.training.preparation import CHANCE, TrainingImages
 from components.training.ranks import Ranks, share_batch_norm
 from components.training.views import augmented, training_views
@@ -312,32 +313,3 @@ def optimise(
     ranks.add_up([*gradients, loss, right])
     optimizer.step()
     training.count(loss, right, shard.total, num_noises=len(logits))
-
-
-def images_per_epoch(num_images: int, settings: Train) -> int:
-    """How many images the steps of an epoch hold; see `steps_of_epoch`."""
-    groups, size = method_of(settings).steps_per_batch, settings.batch_size
-    return num_images // size * (size - size % groups) + (last := num_images % size) - last % groups
-
-
-def steps_of_epoch(
-    num_images: int, epoch: int, settings: Train, seed: int, device: torch.device, chance: Tensor | None = None
-) -> Iterator[Tensor]:
-    """Row indices of each optimiser step of an epoch: of all images in random order, or of as many that are drawn with
-    replacement, each in proportion to its `chance` (N,).
-
-    A batch of n images, the smaller last one too, is split into consecutive groups of floor(n / groups); the remainder
-    is left out, as in the published runs.
-    """
-    groups = method_of(settings).steps_per_batch
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    if chance is None:
-        order = torch.randperm(num_images, generator=generator)
-    else:
-        possible = chance.cpu().nonzero().flatten()  # so that rounding draws no other
-        drawn = torch.multinomial(chance.cpu()[possible], num_images, replacement=True, generator=generator)
-        order = possible[drawn]
-    for batch in order.to(device).split(settings.batch_size):  # type: ignore[no-untyped-call]
-        size = len(batch) // groups
-        if size:
-            yield from batch[: size * groups].view(groups, size)

@@ -12,9 +12,9 @@ from torch import nn
 from components.methods import Catrs, Sun2025
 from components.training import checkpoint, preparation
 from components.training.draws import Draws
-from components.training.fit import steps_of_epoch
 from components.training.objectives import OBJECTIVES
 from components.training.objectives.catrs import TARGET
+from components.training.order import steps_of_epoch
 from components.training.preparation import CHANCE, TrainingImages
 from components.training.ranks import Ranks
 from tests.support.small_training import begin, same_weights, steps_of
