@@ -44,7 +44,7 @@ class TrainingImages:
         """How often the network, in eval mode, answers each class for noisy copies of some images.
 
         Args:
-            rows: int64, row numbers. A later call with the rows that are left gives what the first would have given.
+            rows: int64, row numbers. A later call with the rows that are left after a piece gives what the first would.
             copies: per image.
             use: names the random numbers.
             augment: whether one training view of each image is taken, where the recipe has such, instead of the image.
