@@ -21,7 +21,7 @@ from components.evaluation.report import BOUND_NAMES, acr_cell, made_by, text_ta
 from components.evaluation.verdict import Certified
 from components.params import Params, level_key
 from components.tools.files import read_json, write_text
-from components.training.objectives import OBJECTIVES
+from components.training.objectives import OBJECTIVES, PREPARATIONS
 from pipelines import artifacts
 from pipelines.cli import print_any_text
 
@@ -56,8 +56,9 @@ class Result:
 
 def main() -> None:
     rivals = [method for method in OBJECTIVES if method != OURS]
+    usual = [method for method in rivals if method not in PREPARATIONS]  # the others need more than a recipe has
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rivals", nargs="+", choices=rivals, default=rivals, help="default: all")
+    parser.add_argument("--rivals", nargs="+", choices=rivals, default=usual, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too, as JSON lines")
     options = parser.parse_args()
     recipe = params.load()

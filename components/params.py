@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
+from components.methods import Catrs, Consistency, Macer, SmoothAdv, SmoothMix, Stability, Sun2025
 from components.parsing import (
     Count,
     NonNegative,
@@ -51,7 +51,7 @@ class Names:
 OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 """The form of a dotted name: `my_package.my_module:function`."""
 METHODS = Names(
-    ("smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"),
+    ("smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency", "catrs", "sun2025"),
     OWN,
     "package.module:function for one of your own (docs/own-method.md)",
 )
@@ -109,6 +109,8 @@ class Train:
     smoothadv: SmoothAdv = field(default_factory=SmoothAdv)
     macer: Macer = field(default_factory=Macer)
     consistency: Consistency = field(default_factory=Consistency)
+    catrs: Catrs = field(default_factory=Catrs)
+    sun2025: Sun2025 = field(default_factory=Sun2025)
     own_method: dict[str, Any] = field(default_factory=dict)
     """The hyper-parameters of a method of your own, as they are written; the dataclass beside it checks them."""
 
@@ -121,6 +123,11 @@ class Train:
     def hyperparameters(self) -> Any:
         """The section of the selected method; None for gaussian, which has no hyper-parameters."""
         return getattr(self, self.section, None)
+
+    @property
+    def targets(self) -> str | None:
+        """The model that the selected method takes its targets from; None where it needs none."""
+        return self.catrs.targets if self.method == "catrs" else None
 
     @property
     def brought(self) -> dict[str, str]:
@@ -329,6 +336,7 @@ def _train_checks(params: Params) -> list[str]:
             problems.append(f"{at} is null: train.backbone_rate is 0, so sigma {sigma} needs weights to freeze")
         elif weights is not None and (wrong := _wrong_with(weights, train.network)):
             problems.append(f"{at} is {weights!r}: {wrong}")
+    problems += _preparation_checks(params)
     mean, std = train.mean, train.std
     if (mean is None) != (std is None) or (mean and std and len(mean) != len(std)) or mean == [] or std == []:
         given = " and ".join(f"train.{name} is {value or 'null'}" for name, value in (("mean", mean), ("std", std)))
@@ -337,6 +345,26 @@ def _train_checks(params: Params) -> list[str]:
     if train.decay_every is None and train.epochs and (train.decay_schedule != "cosine" or deferred):
         reader = "macer.deferred" if deferred else f"decay_schedule {train.decay_schedule}"
         problems.append(f"train.decay_every is null: {reader} needs a number of epochs")
+    return problems
+
+
+def _preparation_checks(params: Params) -> list[str]:
+    """The methods that compute something of all images between their epochs."""
+    train, problems = params.train, []
+    if train.method in ("catrs", "sun2025") and train.processes > 1:
+        problems.append(f"train.processes is {train.processes}: {train.method} trains in one process, set it to 1")
+    for sigma in params.sigmas:
+        own = params.train_at(sigma)
+        at = f"noise_levels.{level_key(sigma)}" if own.hyperparameters != train.hyperparameters else "train"
+        if train.method == "catrs" and own.targets is None:
+            problems.append(f"{at}.catrs.targets is null: give a model of Gaussian training (docs/methods.md)")
+        elif train.method == "catrs" and (wrong := _wrong_with(own.targets or "", train.network)):
+            problems.append(f"{at}.catrs.targets is {own.targets!r}: {wrong}")
+        elif train.method == "sun2025" and train.epochs and own.sun2025.selection_epoch >= train.epochs:
+            problems.append(
+                f"{at}.sun2025.selection_epoch is {own.sun2025.selection_epoch}: must be < train.epochs "
+                f"({train.epochs}), or nothing is selected"
+            )
     return problems
 
 

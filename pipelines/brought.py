@@ -6,7 +6,7 @@ DVC sees none of it, so this stage always runs, in a moment; the trainings run a
 from typing import Any
 
 from components import own_code
-from components.model.weights_files import identity
+from components.model.weights_files import TARGETS_KEY, identity
 from components.params import Params, level_key
 from components.tools.files import write_json
 from pipelines import artifacts
@@ -32,7 +32,8 @@ def code_facts(params: Params) -> dict[str, Any]:
 
 
 def weights_facts(params: Params) -> dict[str, Any]:
-    """What identifies the weights that trainings start from, by noise level; {} where there are none.
+    """What identifies the weights that trainings start from, and the models that catrs asks, by noise level; {} where
+    there are none.
 
     Raises:
         ValueError: there is no such file.
@@ -40,7 +41,9 @@ def weights_facts(params: Params) -> dict[str, Any]:
     chosen = {level_key(sigma): params.train_at(sigma).weights for sigma in params.sigmas}
     root = artifacts.weights_root()
     found = {level: identity(weights, root) for level, weights in chosen.items() if weights is not None}
-    return {"weights": found} if found else {}
+    asked = {level_key(sigma): params.train_at(sigma).targets for sigma in params.sigmas}
+    targets = {level: identity(model, root, TARGETS_KEY) for level, model in asked.items() if model is not None}
+    return ({"weights": found} if found else {}) | ({"targets": targets} if targets else {})
 
 
 if __name__ == "__main__":

@@ -33,11 +33,13 @@ def run(params: Params, cost: bool = False) -> None:
     from components.model import networks  # these import torch, for seconds: only where the parameters are fine
     from components.model.pretrained import read
     from components.training.checks import check_method
+    from components.training.targets import check as check_targets
 
     shape, classes = image_shape(params.prepare), num_classes(params.prepare)
     networks.check_fit(params.train.network, shape, classes)
     for sigma in params.sigmas:
         check_method(params.train_at(sigma), sigma, shape, classes or 2)
+        check_targets(params.train_at(sigma), artifacts.weights_root())
     for weights in {params.train_at(sigma).weights: None for sigma in params.sigmas}:
         if weights is not None:
             read(weights, params.train.network, artifacts.weights_root())

@@ -33,9 +33,10 @@ class Spectator:
             self._live.log(stats)
         self._shown = self._training.epoch
         if due >= REPORT:
-            loss, accuracy = self._training.running()
-            self._note = f"{self._training.position(self._epochs)}, "
-            self._note += f"loss {loss:.3f}, accuracy under noise {accuracy:.3f}"
+            self._note = self._training.position(self._epochs)
+            if self._training.prepared is None:
+                loss, accuracy = self._training.running()
+                self._note += f", loss {loss:.3f}, accuracy under noise {accuracy:.3f}"
         self._progress.advance(images, self._note)
 
 

@@ -18,7 +18,7 @@ from components.data.prepared import Description, Split, load_description, load_
 from components.data.streaming import FileSplit, as_tensor, grid_of, open_split
 from components.model import networks, weights
 from components.model.pretrained import read
-from components.model.weights_files import identity
+from components.model.weights_files import TARGETS_KEY, identity
 from components.params import OWN_METHOD, Params, Train
 from components.registry.live import LiveHistory
 from components.tools.device import use_device
@@ -27,18 +27,12 @@ from components.tools.hashing import hash_code, hash_value
 from components.tools.provenance import provenance
 from components.training import checkpoint
 from components.training.checks import check_data, check_method
-from components.training.fit import (
-    EpochStats,
-    Training,
-    begin,
-    compare_ranks,
-    fit,
-    images_per_epoch,
-    normalisation,
-)
+from components.training.fit import EpochStats, Training, begin, compare_ranks, fit, normalisation
 from components.training.objectives import method_of
+from components.training.order import images_per_epoch
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
+from components.training.targets import gaussian_network
 from components.training.validation import Validation
 from pipelines import artifacts
 from pipelines.cli import StoppedEarly, add_max_minutes, positive, run_stage_at_sigma, stop_requests
@@ -77,6 +71,7 @@ class Job:
             **{f"{OWN_METHOD}.{name}": value for name, value in (asdict(own) if own else {}).items()},
             **{f"{field}_code_sha256": hash_value(own_code.find(name).facts) for field, name in brought.items()},
             "weights": self.weights_identity,
+            **self.targets_identity,
             "processes": self.ranks.size,
             "seed": self.params.seed,
             "device": self.device.type,
@@ -91,6 +86,12 @@ class Job:
         """The content of the weights that the training starts from, whatever their path; None for new ones."""
         weights = self.settings.weights
         return None if weights is None else identity(weights, artifacts.weights_root())
+
+    @cached_property
+    def targets_identity(self) -> dict[str, str]:
+        """The content of the model that catrs takes its targets from, whatever its path."""
+        model = self.settings.targets
+        return {} if model is None else {"catrs.targets": identity(model, artifacts.weights_root(), TARGETS_KEY)}
 
     @cached_property
     def key(self) -> str:
@@ -185,11 +186,12 @@ def train(training: Training, job: Job, schedule: Schedule) -> None:
         settings=job.settings,
         seed=job.params.seed,
         ranks=job.ranks,
+        gaussian=gaussian_network(job.settings, job.description, artifacts.weights_root(), job.device),
     )
     with stop_requests() as stop_asked, spectator(training, job) as told:
         try:
             for images in steps:
-                due = schedule.due(stop_asked=stop_asked(), epoch_done=training.step == 0)
+                due = schedule.due(stop_asked=stop_asked(), epoch_done=training.step == 0 and images > 0)
                 if due == REPORT:
                     training.check_finite()
                 elif due >= SAVE:  # which checks too

@@ -10,7 +10,8 @@ from components.certification.preset_radii import certifiable, last_look
 from components.certification.table import display_radius
 from components.cost.counts import Counts
 from components.cost.measure import Speed
-from components.params import Certify, Params
+from components.params import Certify, Params, Train
+from components.training.objectives.sun2025 import REWEIGH_EVERY, SELECTION_COPIES, WEIGHT_COPIES
 
 PRESET_FACTOR = 24
 """Preset radii took this times the square root of n samples per image, on the digits for n from 1,000 to 100,000."""
@@ -54,12 +55,26 @@ def estimate(params: Params, counts: Counts, measured: Measured) -> Estimate:
     def certify(speed: Speed) -> float:
         return images * math.ceil(samples / speed.block) * speed.block / speed.samples
 
+    def train(sigma: float, speed: Speed) -> float:
+        prepared = copies_per_image(params.train_at(sigma)) / speed.samples
+        return counts.train * (epochs / speed.train_images + prepared)
+
     speeds, start = measured.speeds.items(), measured.start
     return Estimate(
-        train={sigma: STARTS["train"] * start + epochs * counts.train / speed.train_images for sigma, speed in speeds},
+        train={sigma: STARTS["train"] * start + train(sigma, speed) for sigma, speed in speeds},
         certify={sigma: STARTS["certify"] * start + certify(speed) for sigma, speed in speeds},
         others=STARTS["others"] * start,
     )
+
+
+def copies_per_image(settings: Train) -> int:
+    """How many noisy copies of each training image are classified beside the steps, at most."""
+    if settings.method == "catrs":
+        return settings.catrs.targets_copies
+    if settings.method == "sun2025":
+        decisions = max(0, math.ceil((settings.epochs - settings.sun2025.selection_epoch) / REWEIGH_EVERY))
+        return decisions * WEIGHT_COPIES + (SELECTION_COPIES if decisions else 0)
+    return 0
 
 
 def samples_per_image(settings: Certify) -> float:

@@ -23,6 +23,7 @@ from components.params import Certify, Params, Train
 from components.tools.device import available_cores, cores_of_this_rank, use_device
 from components.training.fit import EpochStats, Training, begin, fit
 from components.training.objectives import method_of
+from components.training.objectives.catrs import TARGET
 from components.training.ranks import Ranks
 
 PROBE_IMAGES = 4
@@ -118,7 +119,19 @@ def _steps(
     else:
         labels = torch.randint(len(description.classes), (num,), generator=generator).to(device)
         pixels = random_pixels(description, num, generator).to(torch.uint8).to(device)
-    return fit(training, pixels, labels, max_value=description.max_value, sigma=sigma, settings=settings, seed=seed)
+    if settings.method == "catrs":
+        classes = len(description.classes)
+        training.per_image = {TARGET: torch.full((len(labels), classes), 1 / classes, device=device)}
+    return fit(
+        training,
+        pixels,
+        labels,
+        max_value=description.max_value,
+        sigma=sigma,
+        settings=settings,
+        seed=seed,
+        prepare=False,
+    )
 
 
 def random_pixels(description: Description, num: int, generator: torch.Generator) -> Tensor:

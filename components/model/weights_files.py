@@ -8,10 +8,15 @@ from components.tools.hashing import hash_file
 
 TORCHVISION = "torchvision:"
 """Before the name of weights that torchvision fetches, such as IMAGENET1K_V2 or DEFAULT."""
+WEIGHTS_KEY, TARGETS_KEY = "train.weights", "train.catrs.targets"
+"""The parameters that name such files, for messages."""
 
 
-def locate(weights: str, root: Path) -> Path:
+def locate(weights: str, root: Path, key: str = WEIGHTS_KEY) -> Path:
     """The file that holds the weights: `weights` itself, counted from `root`, or the one in a model folder.
+
+    Args:
+        key: the parameter that names them.
 
     Raises:
         ValueError: there is none.
@@ -19,14 +24,14 @@ def locate(weights: str, root: Path) -> Path:
     path = root / Path(weights).expanduser()
     if path.is_dir():
         if not (path / WEIGHTS).is_file() or not (path / CARD).is_file():
-            raise ValueError(f"train.weights is {weights!r}: {path} is a folder without {WEIGHTS} and {CARD}")
+            raise ValueError(f"{key} is {weights!r}: {path} is a folder without {WEIGHTS} and {CARD}")
         return path / WEIGHTS
     if not path.is_file():
-        raise ValueError(f"train.weights is {weights!r}: there is no file {path}")
+        raise ValueError(f"{key} is {weights!r}: there is no file {path}")
     return path
 
 
-def identity(weights: str, root: Path) -> str:
+def identity(weights: str, root: Path, key: str = WEIGHTS_KEY) -> str:
     """What a training that starts from these weights depends on: the SHA-256 of the file's content, whatever its path;
     for torchvision's named weights, which torchvision checks itself, their name and torchvision's version.
 
@@ -35,4 +40,4 @@ def identity(weights: str, root: Path) -> str:
     """
     if weights.startswith(TORCHVISION):
         return f"{weights} of torchvision {version('torchvision')}"
-    return hash_file(locate(weights, root))
+    return hash_file(locate(weights, root, key))

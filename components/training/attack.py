@@ -1,7 +1,7 @@
-"""L2 attacks on the smoothed classifier.
+"""L2 attacks on the smoothed classifier, and what attacks on single noises share.
 
-All maximise J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20) with the network in eval mode: batch
-norm uses its running statistics and leaves them as they are, and no gradient reaches the parameters.
+The former maximise J(u) = -sum_b log max(mean_i softmax(F(u_b + delta_i))[y_b], 1e-20). All see the network in eval
+mode: batch norm uses its running statistics and leaves them as they are, and no gradient reaches the parameters.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from components.training.draws import Draws
 from components.training.fusing import fuse
@@ -92,6 +93,22 @@ def loss_gradient(classifier: nn.Module, points: Tensor, labels: Tensor, noise: 
     return torch.cat(gradients)
 
 
+def noise_gradient(classifier: nn.Module, noisy: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of each noisy image's own cross-entropy, (n, C, H, W), and the logits (n, K); some images at a time.
+
+    Args:
+        answers: classes (n,), or probabilities (n, K).
+    """
+    chunk = len(noisy) if noisy.is_cuda else CHUNK
+    gradients, logits = [], []
+    for some, their_answers in zip(noisy.split(chunk), answers.split(chunk), strict=True):  # type: ignore[no-untyped-call]
+        some = some.detach().requires_grad_()
+        given = classifier(some).float()
+        gradients += torch.autograd.grad(F.cross_entropy(given, their_answers, reduction="sum"), some)
+        logits.append(given.detach())
+    return torch.cat(gradients), torch.cat(logits)
+
+
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     """Give the network in eval mode with fused layers; restore the mode of each layer, as some may be frozen."""
@@ -108,6 +125,11 @@ def project(step: Tensor, radius: float) -> Tensor:
     """Steps (B, C, H, W) shortened to L2 norm `radius` where they are longer."""
     length = norms(step)
     return torch.where(length > radius, step * (radius / (length + 1e-7)), step)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(B, C, H, W) at L2 norm 1 each; zero stays zero."""
+    return vectors / norms(vectors).clamp_min(TINY)
 
 
 def norms(vectors: Tensor) -> Tensor:

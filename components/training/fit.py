@@ -9,22 +9,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from components.data.augment import PADDING, crop_and_flip
 from components.data.prepared import Description
-from components.data.streaming import FileSplit, TrainingView, to_unit_interval
+from components.data.streaming import FileSplit, to_unit_interval
 from components.model import networks
 from components.model.pretrained import Pretrained, fit_into
 from components.params import Train
-from components.tools.device import cores_of_this_rank
 from components.tools.hashing import derive_seed
 from components.tools.wording import counted
 from components.training.draws import Draws, Shard
-from components.training.objectives import method_of
+from components.training.objectives import Method, method_of
 from components.training.optimizer import make_optimizer, set_learning_rate, train_mode
+from components.training.order import steps_of_epoch
+from components.training.preparation import CHANCE, TrainingImages
 from components.training.ranks import Ranks, share_batch_norm
 from components.training.validation import Validation
+from components.training.views import augmented, training_views
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class Training:
         self.history: list[EpochStats] = []
         self.images: int
         """Number of images in the finished steps of the current epoch."""
+        self.per_image: dict[str, Tensor] = {}
+        """What the method has found of each training image; see `preparation`."""
+        self.prepared: float | None = None
+        """Which share of that is done while it is computed, before the epoch's first step."""
         self._begin_epoch()
 
     @property
@@ -112,7 +116,10 @@ class Training:
 
     def position(self, epochs: int) -> str:
         """For people: "epoch 3 of 90" after three finished epochs, "epoch 3 of 90, step 17" within the fourth."""
-        return f"epoch {self.epoch} of {epochs}" + (f", step {self.step}" if self.step else "")
+        within = f", step {self.step}" if self.step else ""
+        if self.prepared is not None:
+            within = f", {self.prepared:.1%} prepared"
+        return f"epoch {self.epoch} of {epochs}{within}"
 
     def _begin_epoch(self, seconds: float = 0.0) -> None:
         self._losses: list[Tensor] = []  # kept on the device: reading one would wait for it
@@ -191,6 +198,7 @@ class Training:
             "right": float(self._right),
             "noisy_images": self._noisy_images,
             "images": self.images,
+            "per_image": self.per_image,
             "seconds": time.perf_counter() - self._start,
             "validation": self.validation and self.validation.sha256,
         }
@@ -203,6 +211,7 @@ class Training:
         self._begin_epoch(state["seconds"])
         self._losses = list(state["losses"].unbind())
         self._right, self._noisy_images, self.images = state["right"], state["noisy_images"], state["images"]
+        self.per_image = state["per_image"]
         if state.get("validation") != (self.validation and self.validation.sha256):
             self._validate_anew()
 
@@ -237,8 +246,11 @@ def fit(
     settings: Train,
     seed: int,
     ranks: Ranks | None = None,
+    gaussian: nn.Module | None = None,
+    prepare: bool = True,
 ) -> Iterator[int]:
-    """Train in place; yield the number of images after each optimiser step.
+    """Train in place; yield the number of images after each optimiser step, and 0 in between where a method computes
+    something of all images before an epoch.
 
     Every random number depends only on (seed, epoch, step) and the image's position in the step. So a training that is
     restored from its state at any yield ends with the same weights and history, bit for bit. If several processes share
@@ -249,19 +261,27 @@ def fit(
             is in [0, 1].
         labels: int64 (N,), on the network's device.
         ranks: the processes that share the steps; each must call this with the same arguments.
+        gaussian: the network that catrs takes its targets from.
+        prepare: False takes what `training.per_image` holds; for measurements of steps alone.
 
     Raises:
-        ValueError: fewer images than groups in a batch.
+        ValueError: fewer images than groups in a batch, or several ranks for a method that trains in one.
         FloatingPointError: a loss or the weights were not finite; found at the end of the epoch at the latest.
     """
     ranks = ranks or Ranks()
     method = method_of(settings)
     if len(labels) < (groups := method.steps_per_batch):
         raise ValueError(f"{counted(len(labels), 'training images')} cannot be split into {groups} groups (num_noises)")
+    if method.prepare and ranks.size > 1:
+        raise ValueError(f"train.processes is {ranks.size}: {settings.method} trains in one process, set it to 1")
     train_mode(training.network, settings)
     for epoch in range(training.epoch, settings.epochs):
         set_learning_rate(training.optimizer, epoch, settings)
-        steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device))[training.step :]
+        if prepare and method.prepare and not training.step:
+            every_image = TrainingImages(pixels, labels, max_value, settings, seed, epoch)
+            yield from before_epoch(training, method, every_image, sigma, gaussian)
+        chance = training.per_image.get(CHANCE)
+        steps = list(steps_of_epoch(len(labels), epoch, settings, seed, labels.device, chance))[training.step :]
         shards = [ranks.shard_of(len(rows)) for rows in steps]
         own_rows = [rows[shard.rows] for rows, shard in zip(steps, shards, strict=True)]
         last_step = training.step + len(steps) - 1
@@ -271,7 +291,8 @@ def fit(
             if settings.augment == "crop_flip":
                 batch = augmented(batch, Draws(seed, epoch, step, labels.device, shard, use="augment"))
             draws = Draws(seed, epoch, step, labels.device, shard)
-            objective = method.loss(sigma=sigma, settings=settings, epoch=epoch, draws=draws)
+            per_image = {name: values[rows] for name, values in training.per_image.items()}
+            objective = method.loss(per_image, sigma=sigma, settings=settings, epoch=epoch, draws=draws)
             images = to_unit_interval(batch, max_value)
             optimise(training, objective, images, labels[rows], settings.precision, shard, ranks)
             if step == last_step:
@@ -279,20 +300,17 @@ def fit(
             yield shard.total
 
 
-def training_views(pixels: Tensor | FileSplit, steps: list[Tensor], seed: int, epoch: int) -> Iterator[Tensor]:
-    """The images of each step, uint8 (B, C, H, W), on the device of its row numbers. Worker processes, one per core of
-    this rank, decode files some steps ahead."""
-    if isinstance(pixels, Tensor):
-        yield from (pixels[rows] for rows in steps)
-        return
-    loader = DataLoader(
-        TrainingView(pixels, seed, epoch),
-        batch_sampler=[rows.tolist() for rows in steps],
-        num_workers=cores_of_this_rank(),
-        pin_memory=torch.cuda.is_available(),
-    )
-    for rows, (batch, _) in zip(steps, loader, strict=True):
-        yield batch.to(rows.device, non_blocking=True)
+def before_epoch(
+    training: Training, method: Method, images: TrainingImages, sigma: float, gaussian: nn.Module | None
+) -> Iterator[int]:
+    """Let the method compute what it needs of all images, and keep it in the training's state; yields 0 after each
+    piece."""
+    assert method.prepare
+    known = training.per_image
+    pieces = method.prepare(training.network, images, known, sigma=sigma, own=method.own, gaussian=gaussian)
+    for training.prepared, training.per_image in pieces:
+        yield 0
+    training.prepared = None
 
 
 def optimise(
@@ -318,30 +336,3 @@ def optimise(
     ranks.add_up([*gradients, loss, right])
     optimizer.step()
     training.count(loss, right, shard.total, num_noises=len(logits))
-
-
-def augmented(batch: Tensor, draws: Draws) -> Tensor:
-    """A random crop of each padded image of a uint8 batch (B, C, H, W), mirrored with probability 1/2."""
-    offsets = torch.stack([draws.integers(batch, high=2 * PADDING + 1) for _ in range(2)], dim=1)
-    return crop_and_flip(batch, offsets, draws.integers(batch, high=2).bool())
-
-
-def images_per_epoch(num_images: int, settings: Train) -> int:
-    """How many images the steps of an epoch hold; see `steps_of_epoch`."""
-    groups, size = method_of(settings).steps_per_batch, settings.batch_size
-    return num_images // size * (size - size % groups) + (last := num_images % size) - last % groups
-
-
-def steps_of_epoch(num_images: int, epoch: int, settings: Train, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Row indices of each optimiser step of an epoch.
-
-    A batch of n images, the smaller last one too, is split into consecutive groups of floor(n / groups); the remainder
-    is left out, as in the published runs.
-    """
-    groups = method_of(settings).steps_per_batch
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    order = torch.randperm(num_images, generator=generator).to(device)
-    for batch in order.split(settings.batch_size):  # type: ignore[no-untyped-call]
-        size = len(batch) // groups
-        if size:
-            yield from batch[: size * groups].view(groups, size)

@@ -10,6 +10,7 @@ from components import params as parameters
 from components.cost import measure
 from components.cost.measure import Data, speed
 from components.data.prepared import Description
+from components.params import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def data(images=600, shape=(1, 16, 16)):
     return Data(description)
 
 
-@pytest.mark.parametrize("method", ["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"])
+@pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_is_measured_with_the_whole_batch(method):
     found = speed(recipe(method=method, batch_size=64), 0.5, data(), seconds=2.0)
     assert found.train_images > 0

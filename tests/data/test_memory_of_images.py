@@ -13,7 +13,7 @@ from components.data.prepared import load_split, prepare, save_split
 from components.data.sources.source import Source
 from components.data.streaming import as_tensor, open_split
 from components.training.checks import check_data
-from components.training.fit import training_views
+from components.training.views import training_views
 from tests.support.image_folders import read
 
 SIDE, COUNT = 512, 160

@@ -20,6 +20,7 @@ from components.data.streaming import FileSplit, TrainingView, draw_crop, open_s
 from components.model import networks
 from components.training.fit import Training, fit
 from components.training.optimizer import make_optimizer
+from components.training.preparation import TrainingImages
 
 SIZES = [(300, 260), (240, 500), (40, 30), (640, 200)]
 
@@ -228,3 +229,18 @@ def test_a_training_on_files_resumed_within_an_epoch_equals_an_uninterrupted_one
     list(steps(resumed))
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_a_method_that_asks_for_noisy_copies_of_all_images_gets_those_of_training_views(split, settings):
+    torch.manual_seed(0)
+    network = networks.build("small_convnet", (3, 224, 224), 2)
+    views = torch.stack([torch.from_numpy(split.training_image(i, seed=0, epoch=3)) for i in range(len(split))])
+    rows, labels = torch.arange(len(split)), torch.from_numpy(split.labels)
+    told = {"sigma": 0.5, "copies": 4, "use": "here"}
+    from_files, from_views = (
+        list(TrainingImages(pixels, labels, 255, settings, 0, 3).count_classes(network, rows, **told))
+        for pixels in (split, views)
+    )
+    for (piece, counts, _), (same_piece, same_counts, _) in zip(from_files, from_views, strict=True):
+        assert torch.equal(piece, same_piece)
+        assert torch.equal(counts, same_counts)

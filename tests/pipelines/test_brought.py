@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import own_code, params
+from components.methods import Catrs
 from components.params import ParamsError
 from components.parsing import read_yaml
 from pipelines import artifacts, brought
@@ -36,6 +37,20 @@ def test_network_and_method_are_there_with_their_sources_and_packages(project):
     write(project, net="x = 1")
     assert written(network="net:build", method="mine:objective") != facts
     assert set(written(network="torchvision:resnet18")["network"]["packages"]) == {"torchvision"}
+
+
+def test_the_model_that_catrs_asks_is_there_by_its_content(project):
+    (project / "gaussian").write_bytes(b"1")
+    chosen = {"method": "catrs", "catrs": Catrs(targets="gaussian")}
+    facts = written(**chosen)
+    assert set(facts["targets"]) == {"0.25", "0.5", "1.0"}
+    (project / "moved").write_bytes(b"1")
+    assert written(**chosen | {"catrs": Catrs(targets="moved")}) == facts
+    (project / "gaussian").write_bytes(b"2")
+    assert written(**chosen) != facts
+    assert written(**chosen | {"method": "smoothmix"}) == {}
+    with pytest.raises(ValueError, match=r"train\.catrs\.targets is 'none': there is no file"):
+        written(**chosen | {"catrs": Catrs(targets="none")})
 
 
 def test_what_is_missing_is_named(project):

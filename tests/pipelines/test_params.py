@@ -12,7 +12,7 @@ import yaml
 
 from components import params
 from components.methods import SmoothMix
-from components.params import level_key, parse
+from components.params import METHODS, level_key, parse
 from components.parsing import ParamsError, yaml_value
 from components.prepare import SOURCE_OPTIONS
 
@@ -286,9 +286,14 @@ def test_a_batch_may_be_smaller_than_the_noises_of_a_method_that_takes_it_whole(
     assert parse(raw).train.batch_size == 2
 
 
-@pytest.mark.parametrize("method", ["smoothmix", "smoothadv", "consistency"])
+def ready(raw):
+    """With what catrs and sun2025 need."""
+    return changed(changed(raw, "train.catrs", {"targets": "gaussian"}), "train.sun2025", {"selection_epoch": 1})
+
+
+@pytest.mark.parametrize("method", ["smoothmix", "smoothadv", "consistency", "catrs", "sun2025"])
 def test_a_batch_holds_an_image_for_every_noise_of_a_method_that_splits_it(raw, method):
-    raw = changed(changed(raw, "train.method", method), f"train.{method}.num_noises", 257)
+    raw = changed(changed(ready(raw), "train.method", method), f"train.{method}.num_noises", 257)
     with pytest.raises(ParamsError, match=r"train\.batch_size is 256: must be >= num_noises at every level \(257\)"):
         parse(raw)
 
@@ -311,10 +316,43 @@ def test_a_noise_level_s_own_values_replace_those_of_the_selected_method_alone(r
     assert gaussian.train_at(0.25) == gaussian.train
 
 
-@pytest.mark.parametrize("method", ["smoothmix", "gaussian", "stability", "smoothadv", "macer", "consistency"])
+@pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_is_selected_by_its_name_alone(raw, method):
-    train = parse(changed(raw, "train.method", method)).train_at(0.5)
+    train = parse(changed(ready(raw), "train.method", method)).train_at(0.5)
     assert train.hyperparameters == (None if method == "gaussian" else getattr(train, method))
+
+
+UNPREPARED = {
+    "no targets": ({"method": "catrs"}, r"train\.catrs\.targets is null: give a model of Gaussian training \(docs/"),
+    "targets that the training writes": (
+        {"method": "catrs", "catrs": {"targets": "outputs/models/0.25"}},
+        r"train\.catrs\.targets is 'outputs/models/0\.25': the training writes there",
+    ),
+    "empty targets": ({"method": "catrs", "catrs": {"targets": ""}}, r"catrs\.targets is '': must be a path"),
+    "several processes": (
+        {"method": "catrs", "processes": 2, "catrs": {"targets": "gaussian"}},
+        r"train\.processes is 2: catrs trains in one process, set it to 1",
+    ),
+    "selection after the end": (
+        {"method": "sun2025", "epochs": 70},
+        r"train\.sun2025\.selection_epoch is 70: must be < train\.epochs \(70\), or nothing is selected",
+    ),
+}
+
+
+@pytest.mark.parametrize(("train", "words"), UNPREPARED.values(), ids=UNPREPARED)
+def test_what_a_preparation_lacks_is_named(raw, train, words):
+    with pytest.raises(ParamsError, match=words):
+        parse(changed(raw, "train", raw["train"] | train))
+
+
+def test_a_noise_level_may_have_what_its_preparation_needs(raw):
+    raw = changed(changed(raw, "train.method", "catrs"), "noise_levels", {"0.5": {"catrs": {"targets": "gaussian"}}})
+    assert parse(raw).train_at(0.5).targets == "gaussian"
+    with pytest.raises(ParamsError, match=r"noise_levels\.0\.5\.catrs\.targets is 'outputs/models/x': the training"):
+        parse(changed(raw, "noise_levels", {"0.5": {"catrs": {"targets": "outputs/models/x"}}}))
+    smoothmix = parse(changed(raw, "train.method", "smoothmix"))
+    assert smoothmix.train_at(0.5).targets is None
 
 
 def test_a_sigma_is_written_in_its_shortest_form():

@@ -1,6 +1,6 @@
 """What each recipe comes to, whatever of it stands in its file and whatever is a default."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.published.kept import flat
 from components import params
-from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
+from components.methods import Catrs, Consistency, Macer, SmoothAdv, SmoothMix, Stability, Sun2025
 from components.params import Certify, Evaluate, Params, Promote, Validate, parse
 from components.parsing import ParamsError, convert, read_yaml
 
@@ -29,6 +29,18 @@ EVERYWHERE: dict[str, Any] = {
     "train.macer.margin": 8.0,
     "train.consistency.num_noises": 2,
     "train.consistency.entropy_weight": 0.5,
+    "train.catrs.num_noises": 4,
+    "train.catrs.attack_steps": 4,
+    "train.catrs.attack_radius": 1.0,
+    "train.catrs.weight": 1.0,
+    "train.catrs.targets": None,
+    "train.catrs.targets_sigma": 0.25,
+    "train.catrs.targets_copies": 10_000,
+    "train.sun2025.num_noises": 4,
+    "train.sun2025.selection_epoch": 70,
+    "train.sun2025.least_share": 0.4,
+    "train.sun2025.attack_steps": 6,
+    "train.sun2025.step_size": 0.25,
     "certify.mode": "reference",
     "certify.n0": 100,
     "certify.failure_prob": 0.001,
@@ -127,6 +139,18 @@ def test_a_recipe_says_its_bound_and_those_of_published_settings_have_the_publis
     assert written == ("two_class" if recipe in ("digits", "image_folder") else "one_class")
 
 
+def test_the_published_settings_of_cifar10_differ_by_noise_level():
+    recipe = params.load(ROOT / "recipes/cifar10.yaml")
+    catrs = replace(recipe, train=replace(recipe.train, method="catrs"))
+    assert [catrs.train_at(sigma).catrs.weight for sigma in (0.25, 0.5, 1.0)] == [0.5, 1.0, 2.0]
+    sun2025 = replace(recipe, train=replace(recipe.train, method="sun2025"))
+    assert [sun2025.train_at(sigma).sun2025 for sigma in (0.25, 0.5, 1.0)] == [
+        Sun2025(4, 60, 0.5, 3, 0.25),
+        Sun2025(4, 70, 0.4, 6, 0.25),
+        Sun2025(4, 60, 0.4, 4, 0.5),
+    ]
+
+
 def test_these_are_all_recipes():
     assert {path.stem for path in (ROOT / "recipes").iterdir()} == set(RECIPES)
 
@@ -138,7 +162,8 @@ def test_a_file_that_says_everything_gives_the_same(recipe):
 
 
 @pytest.mark.parametrize(
-    "section", [Validate, SmoothMix, Stability, SmoothAdv, Macer, Consistency, Certify, Evaluate, Promote]
+    "section",
+    [Validate, SmoothMix, Stability, SmoothAdv, Macer, Consistency, Catrs, Sun2025, Certify, Evaluate, Promote],
 )
 def test_the_defaults_are_such_values_as_a_file_may_hold(section):
     problems: list[str] = []

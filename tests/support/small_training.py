@@ -17,9 +17,9 @@ def validation_on(data, settings, sha256="", ranks=None):
     return Validation(*data, 16, 0.5, settings, seed=0, sha256=sha256, ranks=ranks or Ranks(), batch=8)
 
 
-def steps_of(training, data, settings, seed=0):
+def steps_of(training, data, settings, seed=0, **options):
     """The steps of a training that continues in place."""
-    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed)
+    return fit(training, *data, max_value=16, sigma=0.5, settings=settings, seed=seed, **options)
 
 
 def same_weights(one, other):

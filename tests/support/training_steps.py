@@ -17,8 +17,8 @@ NOISES, IMAGES, CLASSES, SIGMA = 3, 6, 4, 0.3
 class Drawn:
     """Numbers that were drawn before; asking for more than there are is an error."""
 
-    def __init__(self, *normals, uniform=None):
-        self._normals, self._uniforms = list(normals), [uniform]
+    def __init__(self, *normals, uniform=None, uniforms=()):
+        self._normals, self._uniforms = list(normals), [uniform, *reversed(list(uniforms))]
 
     def normal(self, num, images):
         drawn = self._normals.pop(0)
@@ -46,13 +46,14 @@ def tiny_case():
     return network, images, labels, noise
 
 
-def step_of(method, case, settings, draws, *, epoch=0):
-    """A copy of the case's network with the gradients of our loss, the loss and the logits."""
+def step_of(method, case, settings, draws, *, epoch=0, **more):
+    """A copy of the case's network with the gradients of our loss, the loss and the logits; `more` is for methods that
+    prepare something."""
     network, images, labels, _ = case
     ours = copy.deepcopy(network)
     own = getattr(settings, method, None)
     loss, logits = OBJECTIVES[method](
-        ours, images, labels, sigma=SIGMA, settings=settings, epoch=epoch, draws=draws, own=own
+        ours, images, labels, sigma=SIGMA, settings=settings, epoch=epoch, draws=draws, own=own, **more
     )
     loss.backward()
     assert ours.training

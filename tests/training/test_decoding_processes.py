@@ -11,7 +11,7 @@ from PIL import Image
 from components.data.prepared import prepare, save_split
 from components.data.sources import imagenet
 from components.data.streaming import open_split
-from components.training.fit import training_views
+from components.training.views import training_views
 
 
 @pytest.fixture

@@ -13,13 +13,10 @@ from torch.nn import functional as F
 from components.training import checkpoint
 from components.training.checks import check_data
 from components.training.draws import Draws
-from components.training.fit import (
-    augmented,
-    images_per_epoch,
-    steps_of_epoch,
-)
 from components.training.objectives import OBJECTIVES
 from components.training.optimizer import learning_rate
+from components.training.order import images_per_epoch, steps_of_epoch
+from components.training.views import augmented
 from tests.support.small_training import begin, same_weights, steps_of, validation_on
 
 CPU = torch.device("cpu")

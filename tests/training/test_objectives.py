@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from components.training.draws import Draws
-from components.training.objectives import OBJECTIVES
+from components.training.objectives import OBJECTIVES, PREPARATIONS, method_of
+from components.training.objectives.catrs import TARGET
 from components.training.optimizer import make_optimizer
 from components.training.smoothing import warmup_weight
 from tests.support.training_steps import (
@@ -29,6 +30,8 @@ GOLDEN_LOSSES = {
     "smoothadv": [2.572555, 2.344877, 1.801461],
     "macer": [2.423747, 2.285841, 2.163683],
     "consistency": [3.346468, 2.888237, 2.140146],
+    "catrs": [1.477317, 1.234729, 0.833627],
+    "sun2025": [2.298048, 2.086883, 1.751351],
 }
 """The losses of three optimiser steps in float32, in the epochs 0, 1 and 2: computed once, kept."""
 
@@ -46,17 +49,25 @@ class SeededDraws:
         return high * torch.rand(len(images), generator=self._generator)
 
 
+def per_image(rows=slice(None)):
+    """What catrs knows of the images."""
+    frequencies = torch.rand(IMAGES, CLASSES, generator=torch.Generator().manual_seed(0))
+    return {TARGET: (frequencies / frequencies.sum(1, keepdim=True))[rows]}
+
+
 @pytest.mark.parametrize("method", OBJECTIVES)
 def test_the_losses_of_the_first_steps_are_those_on_record(settings, method):
     network, images, labels, _ = tiny_case()
     network, images = network.float(), images.float()
     gentle = replace(settings.macer, inverse_temperature=3.0, weight=2.0)  # at 16 the numbers depend on rounding
-    settings = replace(settings, method=method, warmup_epochs=4, macer=gentle)
+    early = replace(settings.sun2025, selection_epoch=1)
+    settings = replace(settings, method=method, warmup_epochs=4, macer=gentle, sun2025=early)
     optimizer = make_optimizer(network, settings)
     losses = []
     for epoch in range(3):
         told = {"sigma": SIGMA, "settings": settings, "epoch": epoch, "draws": SeededDraws(epoch)}
-        loss, logits = OBJECTIVES[method](network, images, labels, **told, own=settings.hyperparameters)
+        objective = method_of(settings).loss(per_image(), **told)
+        loss, logits = objective(network, images, labels)
         assert loss.dtype == logits.dtype == torch.float32
         optimizer.zero_grad()
         loss.backward()
@@ -72,12 +83,17 @@ def test_the_loss_is_a_mean_over_the_images(settings, method):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, CLASSES)).double()
     draws = [torch.randn(num, *images.shape, dtype=torch.float64) for num in normals_of(method, settings)]
-    unit = torch.rand(IMAGES, dtype=torch.float64)
+    unit, units = torch.rand(IMAGES, dtype=torch.float64), torch.rand(settings.catrs.num_noises, IMAGES)
+    settings = replace(settings, sun2025=replace(settings.sun2025, selection_epoch=0))
     results = []
     for rows in (slice(0, IMAGES), slice(0, IMAGES // 2), slice(IMAGES // 2, IMAGES)):
         case = (network, images[rows], labels[rows], None)
         part = Drawn(*(normal[:, rows] for normal in draws), uniform=unit[rows])
-        copied, loss, _ = step_of(method, case, settings, part)
+        prepared = {}
+        if method in PREPARATIONS:
+            part = Drawn(*(normal[:, rows] for normal in draws), uniforms=units[:, rows])
+            prepared["per_image"] = per_image(rows)
+        copied, loss, _ = step_of(method, case, settings, part, **prepared)
         results.append((loss.double(), gradients(copied)))
     (loss, gradient), (first, first_gradient), (second, second_gradient) = results
     torch.testing.assert_close(loss, (first + second) / 2, rtol=1e-5, atol=0)

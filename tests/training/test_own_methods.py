@@ -8,8 +8,8 @@ import torch
 from components.params import Train
 from components.training.checks import check_method
 from components.training.draws import Draws
-from components.training.fit import steps_of_epoch
 from components.training.objectives import method_of
+from components.training.order import steps_of_epoch
 from tests.support.own_code import project, write
 
 __all__ = ["project"]

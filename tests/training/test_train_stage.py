@@ -19,6 +19,7 @@ import yaml
 from components.data.prepared import Split, prepare, save_description, save_split
 from components.data.sources import Source
 from components.tools.files import read_json
+from components.tools.hashing import hash_file
 from pipelines import artifacts
 from tests.support.warm_start import PYTHON
 
@@ -171,6 +172,23 @@ def test_a_training_at_its_budget_exits_with_75_writes_no_outs_and_goes_on(works
     again = train(workspace)
     assert "continuing after epoch 0 of 2, step 1 from" in again.stdout
     assert_same_outs(workspace, whole)
+
+
+def test_catrs_stops_within_its_preparation_goes_on_and_depends_on_the_content_of_the_model(workspace, whole):
+    model = shutil.copytree(whole / artifacts.model(SIGMA), workspace / "model")
+    own = {"targets": "model", "targets_sigma": SIGMA, "targets_copies": 2**12, "num_noises": 2, "attack_steps": 1}
+    change(workspace, method="catrs", catrs=own)
+    result = train(workspace, "--max-minutes", "0.00001")
+    assert result.returncode == 75, result.stderr
+    said = "stopped after epoch 0 of 2, 33.3% prepared; all of it is kept: run the same command again to go on"
+    assert last_line(result.stderr) == said
+    model.rename(workspace / "elsewhere")
+    change(workspace, catrs=own | {"targets": "elsewhere"})
+    again = train(workspace)
+    assert again.returncode == 0, again.stderr
+    assert "continuing after epoch 0 of 2 from" in again.stdout
+    card = read_json(workspace / artifacts.model(SIGMA) / "model.json", "")["training"]
+    assert card["catrs.targets"] == hash_file(workspace / "elsewhere/weights.safetensors")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

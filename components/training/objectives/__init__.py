@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from components.params import Train
 from components.training.draws import Draws
+from components.training.objectives.catrs import catrs, targets
 from components.training.objectives.consistency import consistency
 from components.training.objectives.gaussian import gaussian
 from components.training.objectives.macer import macer
@@ -15,6 +16,8 @@ from components.training.objectives.own import resolved
 from components.training.objectives.smoothadv import smoothadv
 from components.training.objectives.smoothmix import smoothmix
 from components.training.objectives.stability import stability
+from components.training.objectives.sun2025 import selection, sun2025
+from components.training.preparation import Preparation
 
 
 class Objective(Protocol):
@@ -48,26 +51,55 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: dict[str, Objective] = {
+class PreparedObjective(Protocol):
+    """An `Objective` of a method in `PREPARATIONS`: it also gets the step's rows of what that has found."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        sigma: float,
+        settings: Train,
+        epoch: int,
+        draws: Draws,
+        own: Any,
+        per_image: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+OBJECTIVES: dict[str, Objective | PreparedObjective] = {
     "smoothmix": smoothmix,
     "gaussian": gaussian,
     "stability": stability,
     "smoothadv": smoothadv,
     "macer": macer,
     "consistency": consistency,
+    "catrs": catrs,
+    "sun2025": sun2025,
 }
+PREPARATIONS: dict[str, Preparation] = {"catrs": targets, "sun2025": selection}
+"""What some methods compute of every training image before an epoch."""
 
 
 class Method(NamedTuple):
     """A method with its hyper-parameters."""
 
-    objective: Objective
+    objective: Objective | PreparedObjective
     own: Any
     steps_per_batch: int
     """Number of consecutive groups, each one optimiser step, that it splits a loaded batch into."""
+    prepare: Preparation | None = None
+    """What it computes of every training image before an epoch."""
 
-    def loss(self, **known: Any) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The objective of one step, as a function of network, images and labels; `known` are the other arguments."""
+    def loss(
+        self, per_image: dict[str, Tensor], **known: Any
+    ) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The objective of one step, as a function of network, images and labels; `known` are the other arguments, and
+        `per_image` is the step's rows of what `prepare` has found."""
+        if self.prepare:
+            known["per_image"] = per_image
         return partial(self.objective, **known, own=self.own)
 
 
@@ -81,4 +113,5 @@ def method_of(settings: Train) -> Method:
         objective, own = OBJECTIVES[settings.method], settings.hyperparameters
     else:
         objective, own = resolved(settings)
-    return Method(objective, own, own.num_noises if getattr(own, "splits_batch", False) else 1)
+    groups = own.num_noises if getattr(own, "splits_batch", False) else 1
+    return Method(objective, own, groups, PREPARATIONS.get(settings.method))
