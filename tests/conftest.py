@@ -3,6 +3,8 @@
 import gzip
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,14 @@ LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracking_of_its_own() -> Iterator[None]:
+    """The store that a file's tests point MLflow to is not that of the next file."""
+    yield
+    if mlflow := sys.modules.get("mlflow"):  # not imported for this
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="session")
