@@ -7,6 +7,7 @@ bits is widened exactly: its values times 257, so that white is 65535.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,14 @@ def fit_planes(planes: Sequence[Any], form: Form) -> np.ndarray:
 # --- 16 bits ---------------------------------------------------------------------------------------------------------
 
 
-def bits_of(path: Path) -> int:
+def bits_of(file: Path | BytesIO) -> int:
     """8 or 16, as the file's header says; 8 where it cannot be read: decoding then says why."""
     from PIL import Image
 
     try:
-        if not path.is_file():
+        if isinstance(file, Path) and not file.is_file():
             return 8
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return 16 if image.mode.startswith("I") or _deep_colours(image) else 8
     except Exception:  # as in `errors_say_why`
         return 8

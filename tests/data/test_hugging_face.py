@@ -1,5 +1,6 @@
 """A data set of Hugging Face's library as a source. The library is an extra, so most of these need it installed."""
 
+import io
 import json
 import shutil
 import sys
@@ -67,6 +68,30 @@ def test_the_splits_go_by_their_usual_names_and_one_data_set_is_split(pets, tmp_
     assert (description.image_shape, description.train_images, len(test)) == ([1, 16, 16], 6, 3)
     assert test.paths[0].startswith("train image ")
     assert test.paths[0].endswith(" of the source")
+
+
+def test_pictures_of_16_bits_are_kept_at_16_and_others_widened(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    deep, flat = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16), np.full((16, 16), 7, dtype=np.uint8)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    parts = {}
+    for split, pictures in {"train": [flat, deep], "test": [flat]}.items():
+        cells = [{"bytes": png(picture), "path": None} for picture in pictures]
+        labels = list(range(len(cells)))
+        parts[split] = datasets.Dataset.from_dict({"image": cells, "label": labels}, features=features)
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    options = OPTIONS | {"form": Form(1, 16, 16)}
+    source = huggingface(None, tmp_path / "saved", download=False, **options)
+    assert source.max_value == 65535
+    assert source.images.dtype == np.uint16
+    assert np.array_equal(source.images[1][0], deep)
+    assert np.array_equal(source.test[0][0][0], flat * np.uint16(257))
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_an_archive_of_it_is_as_good(pets, tmp_path):

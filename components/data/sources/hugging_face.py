@@ -1,6 +1,9 @@
 """Data sets of Hugging Face's library `datasets`: a folder saved by `save_to_disk`, or a name to be fetched."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 
 from components.data import image_files
 from components.data.image_files import ImageFileError
-from components.data.picture_forms import Form
+from components.data.picture_forms import Form, bits_of
 from components.data.sources.archive import open_folder
 from components.data.sources.class_folders import (
     Listing,
@@ -91,6 +94,8 @@ def _read(found: Any, root: Path, test_share: float | None, form: Form) -> Sourc
         raise ValueError(f"{root} has the splits {', '.join(parts)}: none of them is train")
     check_test_share(test_share, splits, root)
     image, label, classes = _columns(parts[splits["train"]], root)
+    readers = {split: _reader(parts[name], image) for split, name in splits.items()}
+    form = replace(form, bits=max(_bits(readers[split], len(parts[name])) for split, name in splits.items()))
     images, listings, problems = {}, {}, []
     for split, name in splits.items():
         part = parts[name]
@@ -99,16 +104,28 @@ def _read(found: Any, root: Path, test_share: float | None, form: Form) -> Sourc
         labels = np.array(list(part[label]), dtype=object)
         problems += _label_problems(labels, classes, split)
         paths = [f"{split} image {i} of the source" for i in range(len(part))]
-        stored = part.cast_column(image, datasets.Image(decode=False))
         images[split] = scratch_array((len(part), *form.shape), form.dtype)
-        problems += decode_each(images[split], paths, _reader(stored, image), form)
+        problems += decode_each(images[split], paths, readers[split], form)
         listings[split] = (paths, labels)
     raise_for_files(root, problems)
     made = {split: Listing(classes, paths, labels.astype(np.int64)) for split, (paths, labels) in listings.items()}
     return in_memory(images, made, form, "Hugging Face data set")
 
 
-def _reader(stored: Any, image: str) -> Callable[[int], bytes]:
+def _bits(read: Callable[[int], bytes], images: int) -> int:
+    """Of the deepest picture; one that cannot be read says so when it is decoded."""
+    deepest = 8
+    for i in range(images):
+        with suppress(ImageFileError):
+            deepest = max(deepest, bits_of(BytesIO(read(i))))
+    return deepest
+
+
+def _reader(part: Any, image: str) -> Callable[[int], bytes]:
+    """Gives the bytes of a picture by its row number; raises ImageFileError where there is none."""
+    import datasets
+
+    stored = part.cast_column(image, datasets.Image(decode=False))
     lock = Lock()  # the library does not say that threads may share a data set
 
     def read(i: int) -> bytes:

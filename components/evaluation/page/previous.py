@@ -42,7 +42,9 @@ def difference(level: Level, known: dict[str, Any]) -> str:
     said = []
     if "acr" in level.summary:
         now, then = level.summary["acr"], float(known["acr"])
-        said.append(f"ACR {display_radius(now)} here, {display_radius(then)} there ({now - then:+.3f}).")
+        said.append(
+            f"ACR {display_radius(now)} here, {display_radius(then)} there ({round(now - then, 3) + 0.0:+.3f})."
+        )  # + 0.0: never -0.000
     if (known["images"], known["n"]) != (level.summary["images"], level.summary["n"]):
         said.append(f"There with {counted(known['images'], 'images', form=',')} and n = {known['n']:,}.")
     return " ".join(said)
