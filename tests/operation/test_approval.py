@@ -42,7 +42,7 @@ def test_runs_are_named_after_commit_noise_levels_and_what_started_them(commit, 
 
 @pytest.mark.parametrize("promote", [True, False])
 def test_an_answer_to_a_question_that_was_withdrawn_changes_nothing_and_the_run_ends_cancelled(monkeypatch, promote):
-    closed = f"{MODEL} v2 waits for no answer, it was superseded"
+    closed = f"{MODEL} v2 no longer waits for an answer, it was superseded"
     monkeypatch.setattr(approval, "suspend_flow_run", lambda **_: approval.Reply(promote=promote, name="ann"))
     monkeypatch.setattr(approval, "closed_already", lambda model, version: closed)
     monkeypatch.setattr(worktree, "passing", lambda commit: pytest.fail("the answer was carried out"))
@@ -96,8 +96,8 @@ def test_late_answered_and_withdrawn_questions_end_cancelled_and_no_other(commit
     messages = {name: state.message for name, state in states.items() if state.type == StateType.CANCELLED}
     assert messages == {
         "late": "nobody answered in time: the champion stays",
-        "approved": f"{MODEL} v{versions['approved']} waits for no answer, it was approved by ann",
-        "superseded": f"{MODEL} v{versions['superseded']} waits for no answer, it was superseded",
+        "approved": f"{MODEL} v{versions['approved']} no longer waits for an answer, it was approved by ann",
+        "superseded": f"{MODEL} v{versions['superseded']} no longer waits for an answer, it was superseded",
     }
     assert said == []
 
