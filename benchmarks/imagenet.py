@@ -35,9 +35,10 @@ from components.tools.device import available_cores, use_device
 from components.tools.files import write_text
 from components.tools.hashing import hash_file
 from components.tools.provenance import provenance
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.objectives import OBJECTIVES, method_of
 from components.training.optimizer import make_optimizer
+from components.training.state import Training
 
 RECIPE = Path(__file__).parents[1] / "recipes/imagenet.yaml"
 SHAPE, CLASSES, TRAINING_IMAGES = (3, 224, 224), 1000, 1_281_167

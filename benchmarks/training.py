@@ -27,8 +27,9 @@ from components.methods import SmoothMix
 from components.model import networks
 from components.params import Train
 from components.tools.device import available_cores, use_device
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.optimizer import make_optimizer
+from components.training.state import Training
 from pipelines import artifacts
 
 BATCH, SIGMA, CLASSES, ATTACK_STEPS = 256, 0.5, 10, 4

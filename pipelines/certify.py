@@ -40,7 +40,8 @@ from pipelines.cli import StoppedEarly, add_max_minutes, run_stage_at_sigma, sto
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_max_minutes(parser)
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--shard",
         type=parse,
         metavar="i/N",
@@ -51,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="folder, or address such as s3://bucket/folder, for the rows (default: .state/partial_tables)",
     )
-    parser.add_argument(
+    either.add_argument(
         "--merge",
         nargs="+",
         default=[],
@@ -81,10 +82,12 @@ def run(
     key, to = artifacts.row_key(job.identity), to or artifacts.certificates(sigma).parent
     away = Remote(f"{rows}/{key}") if rows and is_address(rows) else None
     folder = artifacts.partial_tables(None if away else rows) / key
-    if merge:
-        return write(job, merged(job, folder, merge), to)
-
     ranks = world.current()
+    if merge:
+        if ranks.rank == 0:
+            write(job, merged(job, folder, merge), to)
+        return
+
     mine = (shard or WHOLE).divided(ranks.rank, ranks.size)
     remedy = "give all of them the same params.yaml, model, data, code and torch"
     ranks.compare(job.identity | {"images": len(job.indices), "shard": str(shard)}, remedy)
@@ -93,9 +96,8 @@ def run(
         if away:
             away.fetch(folder)
     ranks.meet()
+    claim(mine.file(folder))  # a shard on another machine may have the same file
     kept = PartialTable(folder, job.identity, job.procedure.columns, mine.file(folder).name)
-    ranks.meet()
-    kept.lines = kept.reread()
     with stop_requests() as stop_asked, away.kept_up(folder / IDENTITY, kept.own) if away else nullcontext():
         stopping = Stopping(deadline, stop_asked)
         add_missing(job, kept, mine, stopping)

@@ -5,8 +5,8 @@ from typing import Any
 
 from components.registry.live import LiveHistory
 from components.tools.progress import Progress
-from components.training.fit import Training
 from components.training.schedule import REPORT
+from components.training.state import Training
 
 
 class Spectator:

@@ -27,11 +27,12 @@ from components.tools.hashing import hash_code, hash_value
 from components.tools.provenance import provenance
 from components.training import checkpoint
 from components.training.checks import check_data, check_method
-from components.training.fit import EpochStats, Training, begin, compare_ranks, fit, normalisation
+from components.training.fit import fit
 from components.training.objectives import method_of
 from components.training.order import images_per_epoch
 from components.training.ranks import Ranks, connected
 from components.training.schedule import REPORT, SAVE, STOP, Schedule
+from components.training.state import EpochStats, Training, begin, compare_ranks, normalisation
 from components.training.targets import gaussian_network
 from components.training.validation import Validation
 from pipelines import artifacts

@@ -21,10 +21,11 @@ from components.data.prepared import Description
 from components.data.streaming import FileSplit, grid_of
 from components.params import Certify, Params, Train
 from components.tools.device import available_cores, cores_of_this_rank, use_device
-from components.training.fit import EpochStats, Training, begin, fit
+from components.training.fit import fit
 from components.training.objectives import method_of
 from components.training.objectives.catrs import TARGET
 from components.training.ranks import Ranks
+from components.training.state import EpochStats, Training, begin
 
 PROBE_IMAGES = 4
 """Images in the first, small steps, which tell how many images a step can have in the time that there is."""

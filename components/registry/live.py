@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from components.training.fit import EpochStats
+from components.training.state import EpochStats
 
 
 class LiveHistory:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from components.training.fit import Training
 from components.training.ranks import Ranks
+from components.training.state import Training
 
 KEEP = 2
 HASH_LENGTH = 64

@@ -13,7 +13,7 @@ from components.model.card import CARD, load_card
 from components.model.pretrained import fit_into, read
 from components.model.weights_files import TARGETS_KEY, WEIGHTS_KEY, locate
 from components.params import Train
-from components.training.fit import normalisation
+from components.training.state import normalisation
 
 
 def gaussian_network(settings: Train, description: Description, root: Path, device: torch.device) -> nn.Module | None:

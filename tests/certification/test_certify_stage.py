@@ -18,6 +18,7 @@ import yaml
 from components.data.prepared import prepare, save_description, save_split
 from components.data.sources import Source
 from components.model import networks, weights
+from components.tools.files import free, lock_of
 from pipelines import artifacts
 from tests.support.warm_start import PYTHON
 
@@ -188,6 +189,26 @@ def test_a_shard_takes_over_what_nobody_is_at_work_on(workspace, whole, tmp_path
     assert rows_of == {"rows-2-of-4.tsv": 1, "rows-4-of-4.tsv": 19}
     assert finish(workspace, "--merge", str(shared))[0] == 0
     assert table(workspace) == table(whole)
+
+
+def test_a_whole_run_waits_for_a_shard_that_writes_the_same_file(workspace, whole):
+    """Its one process has the file of shard 1/1; the processes of torchrun those of as many shards."""
+    assert finish(workspace, "--shard", "1/1", "--max-minutes", "0.00001")[0] == 75
+    (rows_file,) = workspace.glob(".state/partial_tables/*/rows-1-of-1.tsv")
+    command = [*PYTHON, "-m", "pipelines.certify", "--sigma", str(SIGMA)]
+    with free(lock_of(rows_file)) as nobody:
+        assert nobody
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        running = subprocess.Popen(command, cwd=workspace, env=environment, stdout=subprocess.PIPE, text=True)
+        assert running.stdout.readline().startswith("waiting for the process that has")
+    assert running.wait(300) == 0
+    assert table(workspace) == table(whole)
+
+
+def test_a_shard_is_computed_or_tables_are_merged_not_both(workspace):
+    code, said = finish(workspace, "--shard", "1/2", "--merge", ".")
+    assert code == 2
+    assert "not allowed with argument" in said
 
 
 def test_rows_of_another_certification_are_not_merged(prepared, workspace, tmp_path):

@@ -18,9 +18,10 @@ from components.data.prepared import Split, prepare, save_split
 from components.data.sources import imagenet
 from components.data.streaming import FileSplit, TrainingView, draw_crop, open_split
 from components.model import networks
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.optimizer import make_optimizer
 from components.training.preparation import TrainingImages
+from components.training.state import Training
 
 SIZES = [(300, 260), (240, 500), (40, 30), (640, 200)]
 

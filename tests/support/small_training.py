@@ -2,9 +2,10 @@
 
 import torch
 
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.optimizer import make_optimizer
 from components.training.ranks import Ranks
+from components.training.state import Training
 from components.training.validation import Validation
 
 

@@ -10,9 +10,10 @@ import torch
 
 from components.tools.device import use_device
 from components.tools.world import joined
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.optimizer import make_optimizer
 from components.training.ranks import connected, share_batch_norm
+from components.training.state import Training
 from tests.support.small_training import validation_on
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from components.data.prepared import Description
-from components.training import checkpoint, fit
-from components.training.fit import Training
+from components.training import checkpoint, state
 from components.training.optimizer import learning_rate
 from components.training.ranks import Ranks
+from components.training.state import Training
 from tests.support.small_training import begin, same_weights, steps_of
 
 CPU = torch.device("cpu")
@@ -97,6 +97,6 @@ def test_a_mean_that_does_not_fit_the_channels_is_refused(settings):
     description = Description("digits", "", ["0", "1"], [1, 16, 16], 16, None, None, 2, 2, "", "")
     settings = replace(settings, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match=r"train\.mean is \[0\.1, 0\.2, 0\.3\]: the images have 1 channel, give one"):
-        fit.begin(settings, description, 0, CPU, Ranks())
+        state.begin(settings, description, 0, CPU, Ranks())
     own = replace(settings, mean=[0.1], std=[0.5])
-    assert fit.begin(own, description, 0, CPU, Ranks()).network[0].mean.item() == pytest.approx(0.1)
+    assert state.begin(own, description, 0, CPU, Ranks()).network[0].mean.item() == pytest.approx(0.1)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from components.model import networks
-from components.training.fit import Training, fit
+from components.training.fit import fit
 from components.training.optimizer import make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
+from components.training.state import Training
 from tests.support.ranks import started
 from tests.support.small_training import validation_on
 from tests.support.warm_start import PYTHON
