@@ -39,6 +39,22 @@ class Range:
         return " and ".join(f"{sign} {end:g}" for sign, end in ends.items() if end is not None)
 
 
+@dataclass(frozen=True)
+class Names:
+    """The names that a string may be, and the pattern of all others that it may be."""
+
+    names: tuple[str, ...]
+    pattern: str
+    others: str
+    """The pattern in words."""
+
+    def __contains__(self, value: str) -> bool:
+        return value in self.names or re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}, or {self.others}"
+
+
 Count = Annotated[int, Range(least=1)]
 Positive = Annotated[float, Range(above=0, below=float("inf"))]
 NonNegative = Annotated[float, Range(least=0, below=float("inf"))]

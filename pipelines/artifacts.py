@@ -47,7 +47,7 @@ PUBLISHED_CURVES = SOURCE / "components/evaluation/published_curves.csv"
 """Published figures, by data set, method and sigma; of the one-class bound."""
 
 
-VALUES = [SOURCE / f"components/{name}.py" for name in ("params", "prepare", "methods")]
+VALUES = [SOURCE / f"components/{name}.py" for name in ("params", "prepare", "train", "methods")]
 """The code that defines the parameters' defaults. DVC cannot see defaults, so it reruns a stage when this code changes.
 Keys and identities hash the values instead, so the rerun stage finds what it has already computed."""
 

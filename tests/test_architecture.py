@@ -17,8 +17,8 @@ import yaml
 from components.data.sources import SOURCES
 from components.model.networks import NETWORKS
 from components.params import METHOD_SECTIONS, METHODS, Params
-from components.params import NETWORKS as NETWORK_NAMES
 from components.prepare import SOURCE_OPTIONS, Prepare
+from components.train import NETWORKS as NETWORK_NAMES
 from components.training.objectives import OBJECTIVES
 from pipelines import artifacts
 

@@ -8,8 +8,7 @@ import pytest
 
 from components import own_code, params
 from components.methods import Catrs
-from components.params import ParamsError
-from components.parsing import read_yaml
+from components.parsing import ParamsError, read_yaml
 from pipelines import artifacts, brought
 from tests.support.own_code import LINEAR, project, write
 

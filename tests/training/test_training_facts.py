@@ -9,6 +9,7 @@ import torch
 
 from components import params
 from components.data.prepared import Description, Split
+from components.methods import Stability
 from components.training.objectives import OBJECTIVES
 from components.training.ranks import Ranks
 from pipelines.train import Job
@@ -41,5 +42,5 @@ def test_they_hold_the_hyper_parameters_of_the_selected_method_alone(recipe, met
 
 def test_a_rival_s_hyper_parameter_leaves_them_as_they_are_and_the_method_s_own_does_not(recipe):
     smoothmix = facts(recipe, method="smoothmix")
-    assert facts(recipe, method="smoothmix", stability=params.Stability(9.0)) == smoothmix
-    assert facts(recipe, method="stability", stability=params.Stability(9.0)) != facts(recipe, method="stability")
+    assert facts(recipe, method="smoothmix", stability=Stability(9.0)) == smoothmix
+    assert facts(recipe, method="stability", stability=Stability(9.0)) != facts(recipe, method="stability")
