@@ -192,9 +192,9 @@ def _shown(image_shape: Shape) -> str:
 
 
 def fits(name: str, image_shape: Shape) -> bool:
-    """Whether one of our networks accepts images of this shape; tried on the meta device, without memory or random
-    numbers."""
-    with torch.device("meta"), warnings.catch_warnings():
+    """Whether one of our networks accepts images of this shape; torch's global generator stays as it is."""
+    # not on the meta device: there, a ReLU imports torch's compiler, which takes seconds
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about empty layers; the result says so
         try:
             NETWORKS[name](image_shape, 2).eval()(torch.zeros(1, *image_shape))
