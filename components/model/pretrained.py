@@ -7,7 +7,7 @@ how its layers are called. Reading unwraps the file; fitting matches names, or e
 import pickle
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components.model.card import load_card
 from components.model.networks import Normalize
-from components.model.weights_files import TORCHVISION, locate
+from components.model.weights_files import TORCHVISION, WEIGHTS_KEY, locate
 from components.tools.hashing import hash_file
 
 SECTIONS = ("state_dict", "model", "network")
@@ -34,41 +34,44 @@ class Pretrained:
     """Weights as a file holds them."""
 
     origin: str
-    """The value of train.weights, for messages."""
+    """The value of the parameter that names them, for messages."""
     tensors: dict[str, Tensor]
     in_order: bool
     """Whether the order of `tensors` is that in which the layers were defined. Files of safetensors lose it."""
     mean: list[float] | None = None
     std: list[float] | None = None
     """The normalisation in front of the network; None where the file does not say."""
+    key: str = WEIGHTS_KEY
+    """The parameter that names them."""
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read(weights: str, network: str, root: Path) -> Pretrained:
-    """Read the weights that train.weights names.
+def read(weights: str, network: str, root: Path, key: str = WEIGHTS_KEY) -> Pretrained:
+    """Read the weights that a parameter names.
 
     Args:
         network: train.network, which torchvision's named weights belong to.
         root: where a relative path starts.
+        key: the parameter.
 
     Raises:
         ValueError: there is no such file, it cannot be read without running code that it contains, it holds no weights,
             or some are not finite.
     """
     if weights.startswith(TORCHVISION):
-        found = _fetch(weights, network)
+        found = _fetch(weights, network, key)
     elif (root / Path(weights).expanduser()).is_dir():
-        found = _read_model_folder(weights, locate(weights, root))
-    elif (path := locate(weights, root)).suffix == ".safetensors":
+        found = _read_model_folder(weights, locate(weights, root, key))
+    elif (path := locate(weights, root, key)).suffix == ".safetensors":
         found = Pretrained(weights, _read_safetensors(path), in_order=False)
     else:
         found = Pretrained(weights, _weights_in(_read_torch(path), path), in_order=True)
     for name, tensor in found.tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"train.weights is {weights!r}: {name} holds values that are not finite")
-    return found
+            raise ValueError(f"{key} is {weights!r}: {name} holds values that are not finite")
+    return replace(found, key=key)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -113,20 +116,20 @@ def _read_model_folder(weights: str, path: Path) -> Pretrained:
     return Pretrained(weights, _read_safetensors(path), in_order=False, mean=mean, std=std)
 
 
-def _fetch(weights: str, network: str) -> Pretrained:
+def _fetch(weights: str, network: str, key: str) -> Pretrained:
     """Named weights of one of torchvision's networks, with the normalisation that they were trained with."""
     from torchvision.models import get_model_weights  # seconds to import, for these weights alone
 
     known = get_model_weights(network.removeprefix(TORCHVISION))
     name = weights.removeprefix(TORCHVISION)
     if name not in known.__members__:
-        raise ValueError(f"train.weights is {weights!r}: {network} has {', '.join(known.__members__) or 'none'}")
+        raise ValueError(f"{key} is {weights!r}: {network} has {', '.join(known.__members__) or 'none'}")
     chosen = known[name]
     try:
         tensors = chosen.get_state_dict(check_hash=True, progress=False, map_location="cpu")
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"train.weights is {weights!r}: they cannot be fetched here ({' '.join(str(error).split())}): fetch "
+            f"{key} is {weights!r}: they cannot be fetched here ({' '.join(str(error).split())}): fetch "
             f"{chosen.url} elsewhere and give the path of that file"
         ) from None
     preset = chosen.transforms()
@@ -166,11 +169,11 @@ def fit_into(network: nn.Module, found: Pretrained, *, may_replace_head: bool) -
     dot = f"{head}." if head else ""
     if outside := [name for name in differing if name not in (f"{dot}weight", f"{dot}bias")]:
         shapes = [f"{name} {_shape(pairs[name])} instead of {_shape(wanted[name])}" for name in outside]
-        raise ValueError(f"train.weights is {found.origin!r}: weights of other shapes: {listed(shapes)}")
+        raise ValueError(f"{found.key} is {found.origin!r}: weights of other shapes: {listed(shapes)}")
     if differing and not may_replace_head:
         name = differing[0]
         raise ValueError(
-            f"train.weights is {found.origin!r}: the last layer, {head}, has {_shape(pairs[name])} instead of "
+            f"{found.key} is {found.origin!r}: the last layer, {head}, has {_shape(pairs[name])} instead of "
             f"{_shape(wanted[name])}, and with train.epochs 0 nothing may be left untrained: give the images of its "
             "classes, or train"
         )
@@ -211,7 +214,7 @@ def _apart_from_normalisation(found: Pretrained) -> Pretrained:
     (names,) = pairs
     mean, std = (found.tensors[names[kind]].flatten().tolist() for kind in ("mean", "std"))
     others = {name: tensor for name, tensor in found.tensors.items() if name not in names.values()}
-    return Pretrained(found.origin, others, found.in_order, mean, std)
+    return replace(found, tensors=others, mean=mean, std=std)
 
 
 def _check_normalisation(network: nn.Module, found: Pretrained) -> None:
@@ -226,7 +229,7 @@ def _check_normalisation(network: nn.Module, found: Pretrained) -> None:
     if in_use.shape != theirs.shape or not torch.allclose(in_use, theirs, rtol=1e-4, atol=1e-6):
         own = [[round(value, 6) for value in values] for values in (found.mean, found.std)]
         raise ValueError(
-            f"train.weights is {found.origin!r}: trained with the normalisation mean {own[0]} and std {own[1]}, which "
+            f"{found.key} is {found.origin!r}: trained with the normalisation mean {own[0]} and std {own[1]}, which "
             f"is not in use: set train.mean: {own[0]} and train.std: {own[1]}"
         )
 
@@ -241,7 +244,7 @@ def _matched(wanted: dict[str, Tensor], found: Pretrained) -> tuple[dict[str, Te
     missing = [ours[name] for name in ours if name not in theirs]
     left_over = [theirs[name] for name in theirs if name not in ours]
     parts = [f"{what}: {listed(names)}" for what, names in (("missing", missing), ("left over", left_over)) if names]
-    raise ValueError(f"train.weights is {found.origin!r}: not the weights of this network; {'; '.join(parts)}")
+    raise ValueError(f"{found.key} is {found.origin!r}: not the weights of this network; {'; '.join(parts)}")
 
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The model of Gaussian training that catrs takes its targets from."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +9,7 @@ from components.data.prepared import Description
 from components.model import networks
 from components.model.card import CARD, load_card
 from components.model.pretrained import fit_into, read
-from components.model.weights_files import TARGETS_KEY, WEIGHTS_KEY, locate
+from components.model.weights_files import TARGETS_KEY, locate
 from components.params import Train
 from components.training.state import normalisation
 
@@ -30,8 +28,8 @@ def gaussian_network(settings: Train, description: Description, root: Path, devi
     with torch.random.fork_rng(devices=[]):
         network = networks.build(settings.network, shape, classes, *normalisation(settings, description))
     check(settings, root)
-    with _named():
-        done = fit_into(network, read(settings.targets, settings.network, root), may_replace_head=True)
+    found = read(settings.targets, settings.network, root, TARGETS_KEY)
+    done = fit_into(network, found, may_replace_head=True)
     if "is new" in done:
         raise ValueError(
             f"{TARGETS_KEY} is {settings.targets!r}: a model of other classes: give one of these {classes}"
@@ -50,12 +48,3 @@ def check(settings: Train, root: Path) -> None:
             f"{TARGETS_KEY} is {settings.targets!r}: its {CARD} says sigma {found}, and catrs.targets_sigma is "
             f"{sigma}: give a model of that sigma"
         )
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Errors about train.weights are about catrs.targets here."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).replace(WEIGHTS_KEY, TARGETS_KEY)) from None

@@ -53,6 +53,7 @@ def test_other_methods_ask_for_none(tmp_path, settings):
 
 def test_what_cannot_be_asked_is_refused_by_name(tmp_path, settings, saved):
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save({"other": torch.tensor(torch.nan)}, tmp_path / "nan.pt")
     cases = [
         (asking(settings, "none"), description(), rf"'none': there is no file {tmp_path}"),
         (
@@ -61,6 +62,7 @@ def test_what_cannot_be_asked_is_refused_by_name(tmp_path, settings, saved):
             "'model': its model.json says sigma 0.25, and cat",
         ),
         (asking(settings, "other.pt"), description(), "'other.pt': not the weights of this network; missing"),
+        (asking(settings, "nan.pt"), description(), "'nan.pt': other holds values that are not finite"),
         (asking(settings, "weights.pt"), description("abcd"), r"a model of other classes: give one of these 4"),
     ]
     for chosen, images, words in cases:
