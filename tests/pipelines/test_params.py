@@ -1,23 +1,12 @@
 """What params.yaml may say: every refusal names the key, its value and what is allowed."""
 
-import copy
-import os
-import subprocess
-import sys
-from dataclasses import asdict, replace
-from pathlib import Path
-
 import pytest
-import yaml
 
-from components import params
-from components.methods import SmoothMix
-from components.params import METHODS, level_key, parse
+from components.params import parse
 from components.parsing import ParamsError, yaml_value
-from components.prepare import SOURCE_OPTIONS
+from tests.support.raw_params import MISSING, changed, raw
 
-ROOT = Path(__file__).parents[2]
-MISSING = object()
+__all__ = ["raw"]
 
 NO_OPTIONS = {"test_share": None, "enlarge": None, "image_size": None, "channels": None}
 MNIST = {"source": "mnist", "root": None, "download": True, **NO_OPTIONS}
@@ -210,37 +199,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def raw():
-    """The project's parameters, with values of our own where the tests below depend on them."""
-    raw = asdict(params.load(ROOT / "params.yaml"))
-    raw["train"] |= {"method": "smoothmix", "batch_size": 256}
-    raw["train"]["smoothmix"]["num_noises"] = 4
-    raw["certify"] |= {"mode": "reference", "n0": 100, "n": 10_000, "failure_prob": 0.001, "early_abstention": False}
-    return raw | {"noise_levels": {"0.5": {}}}
-
-
-def changed(raw, key, value):
-    """A copy with the value at a dotted key replaced or removed."""
-    raw = copy.deepcopy(raw)
-    *sections, name = key.split(".")
-    section = raw
-    for part in sections:
-        section = section[part]
-    if value is MISSING:
-        del section[name]
-    else:
-        section[name] = value
-    return raw
-
-
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")], ids=lambda path: path.name)
-def test_the_project_s_own_files_are_accepted(path):
-    loaded = params.load(path)
-    assert loaded == parse(yaml.safe_load(path.read_text()))
-    assert [level_key(sigma) for sigma in loaded.sigmas] == list(loaded.noise_levels)
-
-
 @pytest.mark.parametrize(("key", "value", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_wrong_value_is_refused_with_key_value_and_remedy(raw, key, value, message):
     with pytest.raises(ParamsError) as refusal:
@@ -264,188 +222,10 @@ def test_several_mistakes_are_reported_at_once(raw):
         assert key in str(refusal.value)
 
 
-def test_the_digits_recipe_is_the_one_selected():
-    assert (ROOT / "recipes/digits.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
-
-
-def test_there_is_a_recipe_for_every_source():
-    loaded = [params.load(path) for path in (ROOT / "recipes").glob("*.yaml")]
-    in_other_forms = {"table", "arrays", "huggingface"}  # docs/own-images.md says which lines of image_folder differ
-    assert {recipe.prepare.source for recipe in loaded} == set(SOURCE_OPTIONS) - in_other_forms
-
-
 def test_whole_numbers_are_numbers_too(raw):
     rate = parse(changed(raw, "train.learning_rate", 1)).train.learning_rate
     assert rate == 1.0
     assert type(rate) is float
-
-
-@pytest.mark.parametrize("method", ["gaussian", "stability", "macer"])
-def test_a_batch_may_be_smaller_than_the_noises_of_a_method_that_takes_it_whole(raw, method):
-    raw = changed(changed(raw, "train.batch_size", 2), "train.method", method)
-    assert parse(raw).train.batch_size == 2
-
-
-def ready(raw):
-    """With what catrs and sun2025 need."""
-    return changed(changed(raw, "train.catrs", {"targets": "gaussian"}), "train.sun2025", {"selection_epoch": 1})
-
-
-@pytest.mark.parametrize("method", ["smoothmix", "smoothadv", "consistency", "catrs", "sun2025"])
-def test_a_batch_holds_an_image_for_every_noise_of_a_method_that_splits_it(raw, method):
-    raw = changed(changed(ready(raw), "train.method", method), f"train.{method}.num_noises", 257)
-    with pytest.raises(ParamsError, match=r"train\.batch_size is 256: must be >= num_noises at every level \(257\)"):
-        parse(raw)
-
-
-def test_a_noise_level_s_own_values_replace_those_of_the_selected_method_alone(raw):
-    levels = {
-        "0.25": {"smoothmix": {"attack_steps": 7, "attack_radius": 2.0}, "macer": {"weight": 3}},
-        "1.0": {"smoothmix": {}},
-    }
-    raw = changed(raw, "noise_levels", levels)
-    loaded = parse(raw)
-    base = loaded.train.smoothmix
-    expected = SmoothMix(base.num_noises, 7, base.step_size, base.mix_weight, base.clean_step, 2.0)
-    assert loaded.train_at(0.25) == replace(loaded.train, smoothmix=expected)
-    assert loaded.train_at(1.0) == loaded.train
-    macer = parse(changed(raw, "train.method", "macer"))
-    assert macer.train_at(0.25) == replace(macer.train, macer=replace(macer.train.macer, weight=3.0))
-    assert type(macer.train_at(0.25).macer.weight) is float
-    gaussian = parse(changed(raw, "train.method", "gaussian"))
-    assert gaussian.train_at(0.25) == gaussian.train
-
-
-@pytest.mark.parametrize("method", METHODS.names)
-def test_every_method_is_selected_by_its_name_alone(raw, method):
-    train = parse(changed(ready(raw), "train.method", method)).train_at(0.5)
-    assert train.hyperparameters == (None if method == "gaussian" else getattr(train, method))
-
-
-UNPREPARED = {
-    "no targets": ({"method": "catrs"}, r"train\.catrs\.targets is null: give a model of Gaussian training \(docs/"),
-    "targets that the training writes": (
-        {"method": "catrs", "catrs": {"targets": "outputs/models/0.25"}},
-        r"train\.catrs\.targets is 'outputs/models/0\.25': the training writes there",
-    ),
-    "empty targets": ({"method": "catrs", "catrs": {"targets": ""}}, r"catrs\.targets is '': must be a path"),
-    "several processes": (
-        {"method": "catrs", "processes": 2, "catrs": {"targets": "gaussian"}},
-        r"train\.processes is 2: catrs trains in one process, set it to 1",
-    ),
-    "selection after the end": (
-        {"method": "sun2025", "epochs": 70},
-        r"train\.sun2025\.selection_epoch is 70: must be < train\.epochs \(70\), or nothing is selected",
-    ),
-}
-
-
-@pytest.mark.parametrize(("train", "words"), UNPREPARED.values(), ids=UNPREPARED)
-def test_what_a_preparation_lacks_is_named(raw, train, words):
-    with pytest.raises(ParamsError, match=words):
-        parse(changed(raw, "train", raw["train"] | train))
-
-
-def test_a_noise_level_may_have_what_its_preparation_needs(raw):
-    raw = changed(changed(raw, "train.method", "catrs"), "noise_levels", {"0.5": {"catrs": {"targets": "gaussian"}}})
-    assert parse(raw).train_at(0.5).targets == "gaussian"
-    with pytest.raises(ParamsError, match=r"noise_levels\.0\.5\.catrs\.targets is 'outputs/models/x': the training"):
-        parse(changed(raw, "noise_levels", {"0.5": {"catrs": {"targets": "outputs/models/x"}}}))
-    smoothmix = parse(changed(raw, "train.method", "smoothmix"))
-    assert smoothmix.train_at(0.5).targets is None
-
-
-def test_a_sigma_is_written_in_its_shortest_form():
-    assert [level_key(sigma) for sigma in (0.25, 0.5, 1, 1.0, 0.12)] == ["0.25", "0.5", "1.0", "1.0", "0.12"]
-
-
-UNUSABLE = {
-    "no file": (None, "there is no such file; run from the project's folder"),
-    "empty": (b"", "is empty: copy one of recipes/ to it"),
-    "comments alone": (b"# seed: 0\n", "is empty: copy one of recipes/ to it"),
-    "broken": (b"seed: [1", "line 1, column 9 is not valid YAML: expected ',' or ']'"),
-    "a list": (b"- a\n", "the file is ['a']: must be a mapping"),
-    "tab": (b"train:\n\tepochs: 3\n", "line 2, column 1 is not valid YAML: found character '\\t' that cannot"),
-    "latin-1": ("# σ\nname: größe\n".encode("iso8859_15", "replace"), "is not UTF-8 (byte 13): save it as UTF-8"),
-    "UTF-16": ("seed: 0\n".encode("utf-16"), "is not UTF-8 (byte 1): save it as UTF-8"),
-    "UTF-16 without its mark": ("seed: 0\n".encode("utf-16-le"), "is not valid YAML: unacceptable character #x0000"),
-    "a key twice": (b"train:\n  epochs: 3\n  epochs: 4\n", "line 3, column 3 is not valid YAML: the key epochs occurs"),
-    "a section twice": (b"seed: 0\n'seed': 1\n", "line 2, column 1 is not valid YAML: the key seed occurs twice"),
-    "two documents": (b"seed: 0\n---\nseed: 1\n", "is not valid YAML: but found another document"),
-    "a list as key": (b"? [a]\n: 1\n", "is not valid YAML: found unhashable key"),
-    "code": (b"seed: !!python/object:os.system {}\n", "is not valid YAML: could not determine a constructor"),
-    "deep": (b"[" * 5000, "is not valid YAML: maximum recursion depth exceeded"),
-    "digits": (b"seed: " + b"9" * 5000, "is not valid YAML: Exceeds the limit"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), UNUSABLE.values(), ids=UNUSABLE)
-def test_a_file_that_cannot_be_used_is_refused_in_one_line_by_name(tmp_path, content, message):
-    path = tmp_path / "params.yaml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ParamsError) as refusal:
-        params.load(path)
-    assert str(refusal.value).startswith(str(path))
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_folder_in_the_file_s_place_is_refused_by_name(tmp_path):
-    with pytest.raises(ParamsError, match="cannot be read: Is a directory"):
-        params.load(tmp_path)
-
-
-@pytest.mark.parametrize("spelling", ["utf-8-sig", "CRLF", "CR"])
-def test_other_editors_files_are_read(tmp_path, spelling):
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    ends = {"CRLF": "\r\n", "CR": "\r"}.get(spelling, "\n")
-    encoding = spelling if spelling == "utf-8-sig" else "utf-8"
-    path = tmp_path / "params.yaml"
-    path.write_bytes(text.replace("\n", ends).encode(encoding))
-    assert params.load(path) == params.load(ROOT / "params.yaml")
-
-
-def test_the_locale_says_nothing_about_the_file(tmp_path):
-    (tmp_path / "params.yaml").write_text(
-        "# σ\n" + (ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    program = "from components import params; print(params.load().train.epochs)"
-    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "30\n", "")
-
-
-SCALARS = {
-    **{text: 1e-05 for text in ("1e-05", "1E-5", "1.0e-5", "0.00001", ".00001", "+1e-5", "0_0.00001")},
-    **{text: 1000.0 for text in ("1e3", "1E+3", "1000.", "1_000.0")},
-    "-1e-3": -0.001,
-    ".inf": float("inf"),
-    "-.INF": float("-inf"),
-    **{"100000": 100_000, "100_000": 100_000, "-3": -3, "0": 0, "0x10": 16, "0o10": 8},
-    **{text: text for text in ("010", "1:30", "e5", "1e", "0.5.1", "2024-01-01", "yes", "No", "on", "OFF", "y", "=")},
-    **{"true": True, "False": False, "~": None, "null": None, "": None, '"1e-5"': "1e-5"},
-}
-
-
-@pytest.mark.parametrize(("text", "value"), SCALARS.items())
-def test_numbers_and_words_are_read_as_dvc_reads_them(text, value):
-    read = yaml_value(f"[{text}]" if text else "[~]", "x")[0]
-    assert (read, type(read)) == (value, type(value))
-
-
-def test_a_small_number_that_dvc_has_written_is_a_number(tmp_path):
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "params.yaml"
-    path.write_text(text.replace("learning_rate: 0.05", "learning_rate: 5e-05"), encoding="utf-8")
-    assert params.load(path).train.learning_rate == 0.00005
-
-
-def test_anchors_and_merged_mappings_may_be_used():
-    text = "a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  y: 3\nc:\n  <<: *b\n  x: 4\n"
-    assert yaml_value(text, "x") == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 4, "y": 3}}
 
 
 @pytest.mark.parametrize("word", ["yes", "on", "off", "No"])
@@ -467,23 +247,3 @@ def test_names_that_mlflow_or_a_shell_would_break_at_are_refused(raw, name):
     with pytest.raises(ParamsError) as refusal:
         parse(changed(raw, "register.name", name))
     assert f"register.name is {name!r}: must be 1 to 200 of the characters A-Z a-z 0-9 . _ -" in str(refusal.value)
-
-
-def test_cosine_needs_no_decay_every_but_deferred_macer_does(raw):
-    raw["train"] |= {"decay_schedule": "cosine", "decay_every": None}
-    parse(raw)
-    raw["train"]["method"] = "macer"
-    raw["train"]["macer"]["deferred"] = True
-    with pytest.raises(ParamsError, match=r"train\.decay_every is null: macer\.deferred needs a number of epochs"):
-        parse(raw)
-
-
-def test_a_noise_level_has_its_own_weights_or_those_of_all(raw):
-    raw["train"] |= {"weights": "all.pt", "epochs": 0, "decay_every": None}
-    raw["noise_levels"] = {"0.25": {}, "0.5": {"weights": "half.pt", "smoothmix": {"attack_steps": 9}}}
-    loaded = parse(raw)
-    assert [loaded.train_at(sigma).weights for sigma in loaded.sigmas] == ["all.pt", "half.pt"]
-    assert loaded.train_at(0.5).smoothmix.attack_steps == 9
-    raw["noise_levels"]["0.25"] = {"weights": None}
-    with pytest.raises(ParamsError, match=r"noise_levels\.0\.25\.weights is null: train\.epochs is 0"):
-        parse(raw)
