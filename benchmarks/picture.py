@@ -119,12 +119,12 @@ def image_panel(case: Case) -> dict[str, Any]:
     return panel("1. An image", said, **pixels_layer(pixels))
 
 
-def noise_panel(case: Case, side: int = 2) -> dict[str, Any]:
-    """The first noisy copies of the image, as the network sees them."""
-    index, num = case.row["idx"], side**2
-    copies, _ = noisy_copies(case.image, case.sampler.normal, seed=case.seed, index=index, start=0, stop=num)
+def noise_panel(case: Case) -> dict[str, Any]:
+    """The first four noisy copies of the image, as the network sees them."""
+    index = case.row["idx"]
+    copies, _ = noisy_copies(case.image, case.sampler.normal, seed=case.seed, index=index, start=0, stop=4)
     height, width = copies.shape[2:]
-    mosaic = copies[:, 0].reshape(side, side, height, width).swapaxes(1, 2).reshape(side * height, side * width)
+    mosaic = copies[:, 0].reshape(2, 2, height, width).swapaxes(1, 2).reshape(2 * height, 2 * width)
     gaps = [gap("x", "y"), gap("y", "x")]
     hits = int(case.row["counts"].split()[case.row["predict"]])
     said = [f"the network answers {case.answer}", f"on {hits:,} of {case.row['n']:,} noisy copies"]

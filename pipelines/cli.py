@@ -65,8 +65,8 @@ def run_stage_at_sigma(
     stage: Callable[..., None],
     description: str | None,
     *,
-    processes: Callable[[Params], int] = lambda params: 1,
-    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    processes: Callable[[Params], int],
+    add_options: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Run a stage at the noise level given by `--sigma`.
 

@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 BOUNDS: tuple[Bound, ...] = ("one_class", "two_class")
 P_LOWER_POINTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 """Where a summary gives the empirical distribution of p_lower."""
+CURVE_POINTS = 200
+"""The points of a drawn curve."""
 
 
 def certified_radii(table: pd.DataFrame) -> np.ndarray:
@@ -115,23 +117,21 @@ def p_lower_shares(table: pd.DataFrame) -> dict[str, float] | None:
     return {str(p): float((table["p_lower"] <= p).mean()) for p in P_LOWER_POINTS}
 
 
-def p_lower_ecdf(table: pd.DataFrame, sigma: float, points: int = 200) -> pd.DataFrame:
+def p_lower_ecdf(table: pd.DataFrame, sigma: float) -> pd.DataFrame:
     """The empirical distribution function of p_lower, the bound on the probability of the class that was selected.
 
     ACR weighs an image the more the closer this probability is to 1, and so says little of the images in between (Sun
     et al. 2024). All images count, also those whose answer is wrong or withheld; early abstention states 0.
 
-    Args:
-        points: at most that many steps are kept, at equal distances in the share of images.
-
     Returns:
-        Columns sigma, p_lower, and share, of the images whose p_lower is at most that; from 0 to the largest p_lower.
+        Columns sigma, p_lower, and share, of the images whose p_lower is at most that; from 0 to the largest p_lower,
+        in at most `CURVE_POINTS` steps at equal distances in the share of images.
         No rows for a table in the field's form, which does not hold it.
     """
     if "p_lower" not in table:
         return pd.DataFrame(columns=["sigma", "p_lower", "share"])
     values = np.sort(table["p_lower"].to_numpy(dtype=float))
-    steps = np.unique([0.0, *np.quantile(values, np.linspace(0, 1, points), method="inverted_cdf")])
+    steps = np.unique([0.0, *np.quantile(values, np.linspace(0, 1, CURVE_POINTS), method="inverted_cdf")])
     share = np.searchsorted(values, steps, side="right") / len(values)
     return pd.DataFrame({"sigma": sigma, "p_lower": steps, "share": np.round(share, 6)})
 
@@ -143,7 +143,7 @@ def certified_accuracy(table: pd.DataFrame, radius: float) -> dict[str, float]:
     return {"value": float(hits.mean()), "low": float(low), "high": float(high)}
 
 
-def curve(table: pd.DataFrame, sigma: float, ceiling: float, points: int = 200) -> pd.DataFrame:
+def curve(table: pd.DataFrame, sigma: float, ceiling: float) -> pd.DataFrame:
     """Certified accuracy over radii from 0 to just past the largest, and never past the ceiling.
 
     No model can be certified beyond the ceiling: a drop to zero there would look like this model's failure.
@@ -155,7 +155,9 @@ def curve(table: pd.DataFrame, sigma: float, ceiling: float, points: int = 200) 
         Columns sigma, radius, certified_accuracy, and largest_radius, the ceiling.
     """
     end = min(1.02 * max(float(certified_radii(table).max()), 1e-3), ceiling)
-    radii = np.floor(np.linspace(0, end, points) * 1e6) / 1e6  # rounded before counting, and down: the end is reached
+    radii = (
+        np.floor(np.linspace(0, end, CURVE_POINTS) * 1e6) / 1e6
+    )  # rounded before counting, and down: the end is reached
     right = is_correct(table).to_numpy()
     accuracy = [(right & (table["radius"].to_numpy() >= radius)).mean() for radius in radii]
     columns = {"sigma": sigma, "radius": radii, "certified_accuracy": np.round(accuracy, 6)}

@@ -179,8 +179,8 @@ def test_futility_grows_with_the_misses_and_never_holds_at_half_the_hits():
 # --- prediction without a radius ---------------------------------------------------------------------------------
 
 
-def predict(sampler, *, n=1000, failure_prob=0.001, seed=0, index=0):
-    return predict_image(sampler, IMAGE, n=n, failure_prob=failure_prob, seed=seed, index=index)
+def predict(sampler, *, n=1000, failure_prob=0.001, index=0):
+    return predict_image(sampler, IMAGE, n=n, failure_prob=failure_prob, seed=0, index=index)
 
 
 def test_a_clear_class_is_predicted_and_the_border_abstained_from():

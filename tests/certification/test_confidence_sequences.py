@@ -115,10 +115,10 @@ def test_the_truncated_prior_is_nearer_above_a_half_and_the_full_one_below():
         assert bounds[0.75] > min(bounds.values())
 
 
-def ever_at_least(p, least, failure_prob, above, longest=500):
-    """The exact probability that the bound, with a look at *every* sample, ever reaches `least`."""
+def ever_at_least(p, least, failure_prob, above):
+    """The exact probability that the bound, with a look at *every* one of 500 samples, ever reaches `least`."""
     paths, total, needed = np.ones(1), 0.0, 0  # the bound grows with the hits, and the hits needed with the samples
-    for t in range(1, longest + 1):
+    for t in range(1, 501):
         paths = np.append(paths, 0) * (1 - p) + np.append(0, paths) * p
         while needed <= t and anytime_lower_bound(needed, t, failure_prob, above) < least:
             needed += 1

@@ -122,11 +122,11 @@ def test_a_row_of_other_radii_is_refused():
 RADII = [0, 0.05, 0.1, 0.2, 0.3]
 
 
-def table_of(tmp_path, bound, images=12):
-    """Of four classes, with its identity."""
+def table_of(tmp_path, bound):
+    """Of twelve images of four classes, with its identity."""
     sampler, facts = four_classes((1, 2, 2), SIGMA), {"n0": 100, "failure_prob": 0.001, "bound": bound}
     lines = []
-    for index in range(images):
+    for index in range(12):
         image = random_images(1, 2, 2, seed=index)
         certificate = certify_radii(sampler, image, RADII, max_n=2000, seed=0, index=index, **facts)
         lines.append(format_row(index, certificate.selected if index else 3 - certificate.selected, certificate))

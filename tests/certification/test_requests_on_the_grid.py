@@ -11,43 +11,36 @@ from components.certification.classifier import on_grid
 SHAPE = (4, 1, 5, 5)
 
 
-def eight_bit(seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8))
+def eight_bit():
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8))
 
 
-@pytest.mark.parametrize(
+however = pytest.mark.parametrize(
     "as_float",
     [
-        lambda pixels: pixels.float() / 255,
-        lambda pixels: pixels.float() * (1 / 255),
-        lambda pixels: (pixels.double() / 255).float(),
-        lambda pixels: torch.from_numpy(pixels.numpy() * np.float32(1 / 255)),
-        lambda pixels: torch.from_numpy(np.array(np.round(pixels.numpy() / 255, 8), dtype=np.float32)),
+        lambda pixels, most: pixels.float() / most,
+        lambda pixels, most: pixels.float() * (1 / most),
+        lambda pixels, most: (pixels.double() / most).float(),
+        lambda pixels, most: torch.from_numpy(pixels.numpy() * np.float32(1 / most)),
+        lambda pixels, most: torch.from_numpy(np.array(np.round(pixels.numpy() / most, 8), dtype=np.float32)),
     ],
     ids=["divided", "multiplied", "from float64", "by numpy", "eight decimals of JSON"],
 )
+
+
+@however
 def test_eight_bit_images_lie_on_the_grid_however_they_became_floats(as_float):
     for grid in (255, 4080):
-        steps, losses = on_grid(as_float(eight_bit()), grid)
+        steps, losses = on_grid(as_float(eight_bit(), 255), grid)
         assert torch.equal(steps, eight_bit().int() * (grid // 255))
         assert steps.dtype == torch.int32
         assert losses == [0.0] * 4
 
 
-@pytest.mark.parametrize(
-    "as_float",
-    [
-        lambda pixels: pixels.float() / 65535,
-        lambda pixels: pixels.float() * (1 / 65535),
-        lambda pixels: (pixels.double() / 65535).float(),
-        lambda pixels: torch.from_numpy(pixels.numpy() * np.float32(1 / 65535)),
-        lambda pixels: torch.from_numpy(np.array(np.round(pixels.numpy() / 65535, 8), dtype=np.float32)),
-    ],
-    ids=["divided", "multiplied", "from float64", "by numpy", "eight decimals of JSON"],
-)
+@however
 def test_every_16_bit_value_lies_on_the_grid_however_it_became_a_float(as_float):
     pixels = torch.arange(65536, dtype=torch.int32).view(1, 1, 256, 256)
-    steps, losses = on_grid(as_float(pixels), 65535)
+    steps, losses = on_grid(as_float(pixels, 65535), 65535)
     assert torch.equal(steps, pixels)
     assert losses == [0.0]
 

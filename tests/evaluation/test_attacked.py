@@ -19,9 +19,9 @@ NETWORK = HalfSpaces([1.0, 0.5], -0.5)
 SETTINGS = Settings(steps=40, noises=32, n=20_000)
 
 
-def nearest(network, image, *, sigma=0.25, label=1, seed=0, index=0, settings=SETTINGS):
+def nearest(network, image, *, sigma=0.25, label=1, seed=0, index=0):
     sampler = sampler_of(network, image, sigma=sigma)
-    return attack(sampler, network, image, label, seed=seed, index=index, settings=settings)
+    return attack(sampler, network, image, label, seed=seed, index=index, settings=SETTINGS)
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5])

@@ -15,16 +15,16 @@ ONE_CLASS, TWO_CLASS = IDENTITY | {"bound": "one_class"}, IDENTITY | {"bound": "
 both_bounds = pytest.mark.parametrize("identity", [ONE_CLASS, TWO_CLASS], ids=["one_class", "two_class"])
 
 
-def row_of(index, counts, identity=TWO_CLASS, label=1):
-    """What the reference procedure writes of an image whose class 1 was selected, with these counts of N samples."""
+def row_of(index, counts, identity=TWO_CLASS):
+    """What the reference procedure writes of an image of class 1, which was selected, with such counts."""
     p_lower, p_upper = probability_bounds(identity["bound"], counts, 1, N, FAILURE_PROB)
     certified = p_lower > p_upper
     return {
         "idx": index,
-        "label": label,
+        "label": 1,
         "predict": 1 if certified else -1,
         "radius": certified_radius(p_lower, SIGMA, p_upper) if certified else 0.0,
-        "correct": int(certified and label == 1),
+        "correct": int(certified),
         "selected": 1,
         "counts": " ".join(map(str, counts)),
         "n0": 100,

@@ -66,8 +66,8 @@ def commit(folder, level, **changes):
     git(folder, "commit", "-qm", "evaluated", "--allow-empty")
 
 
-def here(params=PARAMS):
-    return parameters.load(params)
+def here():
+    return parameters.load(PARAMS)
 
 
 # --- where it is found -------------------------------------------------------------------------------------------

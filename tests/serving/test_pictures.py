@@ -51,8 +51,8 @@ def send(client, data, kind="image/png", **query):
     return client.post("/invocations", content=data, headers={"content-type": kind}, params=query)
 
 
-def url_of(data, kind="image/png"):
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def url_of(data):
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 @pytest.mark.parametrize(("kind", "name"), [("image/png", "PNG"), ("image/jpeg", "JPEG"), ("image/webp", "WEBP")])

@@ -45,7 +45,7 @@ class Made:
         names = [[f"{place.split} image {place.number}" for place in pair] for pair in images]
         return Broken("test image that is also in train", [" = ".join(pair) for pair in names], True, images)
 
-    def page(self, *broken, sigmas=SIGMAS):
+    def page(self, *broken):
         rules = [{"rule": rule.says, "column": "a", "checked": 100, "broken": rule.rows} for rule in broken]
         rules.append({"rule": "label without an image", "column": "b", "checked": 100, "broken": []})
         report = {"success": not any(rule.stops for rule in broken), "rules": rules}
@@ -53,7 +53,7 @@ class Made:
         values = {"image_shape": [3, self.side, self.side], "max_value": 255, "mean": None, "std": None}
         hashes = {"train_sha256": "a", "test_sha256": "b"}
         description = Description("image_folder", HOSTILE, self.classes, **values, **sizes, **hashes)
-        settings = {"sigmas": sigmas, "min_class_share": 0.5, "image": self.image}
+        settings = {"sigmas": SIGMAS, "min_class_share": 0.5, "image": self.image}
         return render(description, self.splits, list(broken), report, **settings)
 
 

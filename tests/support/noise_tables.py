@@ -31,7 +31,7 @@ LOST = {"seed": 1, "index": 2, "start": 5148495, "stop": 5148496}
 LOST_VALUES, LOST_LOW = 1003, 0x33447980
 
 
-def edges_at_draws(key, samples, values, *, last_low=0):
+def edges_at_draws(key, samples, values):
     """A distribution whose edges are drawn words, the words before and after them, and others with their upper word.
 
     Several edges then share an upper word, some draws hit an edge exactly, and the guide has cells with many edges.
@@ -45,7 +45,7 @@ def edges_at_draws(key, samples, values, *, last_low=0):
     inner = np.unique(np.concatenate([*around, crowd.ravel()]))
     inner = inner[(inner > 0) & (inner < LAST_TOP)]
     inner = inner[len(inner) % 2 :]
-    return DiscreteNormal(1.0, 16, np.array([0, *inner, LAST_TOP + last_low], dtype=np.uint64))
+    return DiscreteNormal(1.0, 16, np.array([0, *inner, LAST_TOP], dtype=np.uint64))
 
 
 def losing(low):

@@ -98,10 +98,10 @@ def group(tmp_path):
     return paths
 
 
-def replace_all(paths, text="new"):
+def replace_all(paths):
     with replaced(*paths) as places:
         for place in places:
-            make(place, text)
+            make(place, "new")
 
 
 def test_a_group_is_replaced(group, tmp_path):
