@@ -60,6 +60,15 @@ def step_of(method, case, settings, draws, *, epoch=0, **more):
     return ours, loss, logits
 
 
+def step_as(statement, case, *arguments):
+    """The same by a second statement of the method: the network with gradients, the loss, and what else it gives."""
+    theirs = copy.deepcopy(case[0])
+    given = statement(theirs, *case[1:], *arguments)
+    loss, *more = given if isinstance(given, tuple) else (given,)
+    loss.backward()
+    return theirs, loss, *more
+
+
 def assert_same_training_step(ours, loss, theirs, expected):
     """Losses, gradients and batch-norm statistics, up to the float32 that our logits are rounded to."""
     assert_same_loss_and_gradients(ours, loss, theirs, expected)

@@ -23,6 +23,7 @@ from tests.support.training_steps import (
     into_ball,
     logits_by_pair,
     softmax,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -163,9 +164,7 @@ def restored(e, delta, mistake):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, changes):
     (case, target), settings = case_and_target(), method_settings(settings, **changes)
     network, loss, logits = ours(settings, case, target)
-    theirs = copy.deepcopy(case[0])
-    expected, drawn = as_specified(theirs, *case[1:], target, settings.catrs)
-    expected.backward()
+    theirs, expected, drawn = step_as(as_specified, case, target, settings.catrs)
     assert drawn == [3, 1, 3, 2, 3, 1], "the case must hold images of every kind"
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(network, loss, theirs, expected)
@@ -175,9 +174,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, mistake):
     (case, target), settings = case_and_target(), method_settings(settings)
     network, loss, _ = ours(settings, case, target)
-    theirs = copy.deepcopy(case[0])
-    wrong, _ = as_specified(theirs, *case[1:], target, settings.catrs, mistake)
-    wrong.backward()
+    theirs, wrong, _ = step_as(as_specified, case, target, settings.catrs, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(network, loss, theirs, wrong)
 

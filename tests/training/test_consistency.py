@@ -1,6 +1,5 @@
 """Consistency regularization against a second statement of it."""
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -18,6 +17,7 @@ from tests.support.training_steps import (
     gaussian_step,
     logits_by_pair,
     softmax,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -68,9 +68,7 @@ def as_specified(network, images, labels, noise, own, mistake=None):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, weight, entropy_weight):
     case, settings = tiny_case(), method_settings(settings, weight, entropy_weight)
     ours, loss, logits = step_of("consistency", case, settings, Drawn(case[3]))
-    theirs = copy.deepcopy(case[0])
-    expected = as_specified(theirs, *case[1:], settings.consistency)
-    expected.backward()
+    theirs, expected = step_as(as_specified, case, settings.consistency)
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
 
@@ -79,9 +77,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, mistake):
     case, settings = tiny_case(), method_settings(settings, 10.0, 0.5)
     ours, loss, _ = step_of("consistency", case, settings, Drawn(case[3]))
-    theirs = copy.deepcopy(case[0])
-    wrong = as_specified(theirs, *case[1:], settings.consistency, mistake)
-    wrong.backward()
+    theirs, wrong = step_as(as_specified, case, settings.consistency, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 

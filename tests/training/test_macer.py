@@ -19,6 +19,7 @@ from tests.support.training_steps import (
     assert_same_training_step,
     logits_by_pair,
     softmax,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -114,9 +115,7 @@ def as_specified(network, images, labels, noise, own, mistake=None):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, changes):
     case, settings = macer_case(), method_settings(settings, **changes)
     ours, loss, logits = step_of("macer", case, settings, Drawn(case[3]))
-    theirs = copy.deepcopy(case[0])
-    expected, kinds = as_specified(theirs, *case[1:], settings.macer)
-    expected.backward()
+    theirs, expected, kinds = step_as(as_specified, case, settings.macer)
     assert set(kinds) == {"wrong", "robust", "counted"}, "the case must hold images of every kind"
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
@@ -126,9 +125,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, mistake):
     case, settings = macer_case(), method_settings(settings)
     ours, loss, _ = step_of("macer", case, settings, Drawn(case[3]))
-    theirs = copy.deepcopy(case[0])
-    wrong, _ = as_specified(theirs, *case[1:], settings.macer, mistake)
-    wrong.backward()
+    theirs, wrong, _ = step_as(as_specified, case, settings.macer, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 

@@ -21,6 +21,7 @@ from tests.support.training_steps import (
     into_ball,
     logits_by_pair,
     slope_of_smoothed_loss,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -82,9 +83,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
     case, settings = tiny_case(), method_settings(settings)
     draws = Drawn(case[3], *zero_gradient_draws)
     ours, loss, logits = step_of("smoothadv", case, settings, draws, epoch=epoch)
-    theirs = copy.deepcopy(case[0])
-    expected = as_specified(theirs, *case[1:], RADIUS, epoch)
-    expected.backward()
+    theirs, expected = step_as(as_specified, case, RADIUS, epoch)
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
 
@@ -93,9 +92,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, zero_gradient_draws, mistake):
     case, settings = tiny_case(), method_settings(settings)
     ours, loss, _ = step_of("smoothadv", case, settings, Drawn(case[3], *zero_gradient_draws), epoch=6)
-    theirs = copy.deepcopy(case[0])
-    wrong = as_specified(theirs, *case[1:], RADIUS, 6, mistake)
-    wrong.backward()
+    theirs, wrong = step_as(as_specified, case, RADIUS, 6, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 

@@ -1,6 +1,5 @@
 """SmoothMix against a second statement of it, and against the mistakes that others have shipped."""
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -21,6 +20,7 @@ from tests.support.training_steps import (
     logits_by_pair,
     slope_of_smoothed_loss,
     softmax,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -109,9 +109,7 @@ def attack(network, image, label, deltas, mix):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, unit, changes, epoch):
     case, settings = tiny_case(), method_settings(settings, **changes)
     ours, loss, logits = step_of("smoothmix", case, settings, Drawn(case[3], uniform=unit), epoch=epoch)
-    theirs = copy.deepcopy(case[0])
-    expected, right = as_specified(theirs, *case[1:], unit, settings.smoothmix, epoch)
-    expected.backward()
+    theirs, expected, right = step_as(as_specified, case, unit, settings.smoothmix, epoch)
     assert 0 < sum(right) < IMAGES, "the case must hold images of both kinds"
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
@@ -121,9 +119,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, unit, mistake):
     case, settings = tiny_case(), method_settings(settings, clean_step=1)
     ours, loss, _ = step_of("smoothmix", case, settings, Drawn(case[3], uniform=unit), epoch=2)
-    theirs = copy.deepcopy(case[0])
-    wrong, _ = as_specified(theirs, *case[1:], unit, settings.smoothmix, 2, mistake)
-    wrong.backward()
+    theirs, wrong, _ = step_as(as_specified, case, unit, settings.smoothmix, 2, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 

@@ -1,6 +1,5 @@
 """Stability training against a second statement of it."""
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from tests.support.training_steps import (
     assert_same_training_step,
     cross_entropy,
     softmax,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -58,9 +58,7 @@ def as_specified(network, images, labels, noise, weight, mistake=None):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, weight):
     case, settings = tiny_case(), replace(settings, stability=Stability(weight))
     ours, loss, logits = step_of("stability", case, settings, Drawn(case[3][:1]))
-    theirs = copy.deepcopy(case[0])
-    expected = as_specified(theirs, *case[1:], weight)
-    expected.backward()
+    theirs, expected = step_as(as_specified, case, weight)
     assert logits.shape == (1, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
 
@@ -69,9 +67,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, mistake):
     case, settings = tiny_case(), replace(settings, stability=Stability(2.0))
     ours, loss, _ = step_of("stability", case, settings, Drawn(case[3][:1]))
-    theirs = copy.deepcopy(case[0])
-    wrong = as_specified(theirs, *case[1:], 2.0, mistake)
-    wrong.backward()
+    theirs, wrong = step_as(as_specified, case, 2.0, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 

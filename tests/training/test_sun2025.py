@@ -22,6 +22,7 @@ from tests.support.training_steps import (
     cross_entropy,
     gaussian_step,
     logits_by_pair,
+    step_as,
     step_of,
     tiny_case,
 )
@@ -103,9 +104,7 @@ def attack(network, image, label, delta, others, mistake):
 def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settings, epoch):
     case = case_of_every_kind()
     ours, loss, logits = step_of("sun2025", case, method_settings(settings), Drawn(case[3]), epoch=epoch, per_image={})
-    theirs = copy.deepcopy(case[0])
-    expected, moves = as_specified(theirs, *case[1:])
-    expected.backward()
+    theirs, expected, moves = step_as(as_specified, case)
     assert set(moves) == {0, 1, 2, 3}, "the case must hold copies of every kind"
     assert logits.shape == (NOISES, IMAGES, CLASSES)
     assert_same_training_step(ours, loss, theirs, expected)
@@ -115,9 +114,7 @@ def test_it_is_the_specified_loss_with_its_gradients_and_batch_statistics(settin
 def test_the_comparison_notices(settings, mistake):
     case = case_of_every_kind()
     ours, loss, _ = step_of("sun2025", case, method_settings(settings), Drawn(case[3]), epoch=BEGIN, per_image={})
-    theirs = copy.deepcopy(case[0])
-    wrong, _ = as_specified(theirs, *case[1:], mistake)
-    wrong.backward()
+    theirs, wrong, _ = step_as(as_specified, case, mistake)
     with pytest.raises(AssertionError):
         assert_same_training_step(ours, loss, theirs, wrong)
 
