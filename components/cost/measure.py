@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,17 +143,18 @@ def random_pixels(description: Description, num: int, generator: torch.Generator
 
 def _rate(steps: Iterator[int], device: torch.device, seconds: float) -> float:
     """Images per second, without the first step, which sets libraries up, unless it takes the whole time."""
-    first, took = _timed(lambda: next(steps), device)
+    first, took = _timed(steps, device)
     images, elapsed = (first, took) if took >= seconds else (0, 0.0)
     while elapsed < seconds:
-        more, took = _timed(lambda: next(steps), device)
+        more, took = _timed(steps, device)
         images, elapsed = images + more, elapsed + took
     return images / elapsed
 
 
-def _timed(work: Callable[[], int], device: torch.device) -> tuple[int, float]:
+def _timed(steps: Iterator[int], device: torch.device) -> tuple[int, float]:
+    """The images of the next step, and its seconds."""
     start = time.perf_counter()
-    done = work()
+    done = next(steps)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return done, time.perf_counter() - start

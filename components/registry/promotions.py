@@ -110,7 +110,7 @@ class Promotions(Aliases):
                 raise ValueError(f"{self.name} v{version.version} has no verdict: run `python -m pipelines.promote`")
             if outcome == "REJECT":
                 raise ValueError(f"{self.name} v{version.version} was rejected: train a better one")
-            return self._promote(version, _against(version), "approved", by)
+            return self._promote(version, "approved", by)
 
     def keep_champion(self, number: str | None, by: str) -> str:
         """Refuse a version, which closes its question; return the version's number.
@@ -152,10 +152,12 @@ class Promotions(Aliases):
             version = self.version(number)
             if version.tags.get(KEY) != key:
                 raise OutdatedVerdict(f"{self.name} v{number} was judged again meanwhile")
-            return self._promote(version, _against(version), "promoted", by)
+            return self._promote(version, "promoted", by)
 
-    def _promote(self, version: Version, against: str | None, how: str, by: str) -> Move:
+    def _promote(self, version: Version, how: str, by: str) -> Move:
         champion, number = self.aliases().get(CHAMPION), str(version.version)
+        tag = version.tags.get(AGAINST, NONE)
+        against = None if tag == NONE else str(tag)
         if champion == number:
             raise OutdatedVerdict(f"{self.name} v{number} is champion already: there is nothing to do")
         if champion != against:
@@ -164,11 +166,6 @@ class Promotions(Aliases):
                 f"{shown(champion)} now: run `python -m pipelines.promote` again"
             )
         return self._move(number, champion, champion, how, by)
-
-
-def _against(version: Version) -> str | None:
-    against = version.tags.get(AGAINST, NONE)
-    return None if against == NONE else str(against)
 
 
 def _run_deleted(version: Version) -> str:

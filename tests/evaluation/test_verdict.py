@@ -12,15 +12,7 @@ from components.evaluation.paired import PairedDifference, paired_accuracy_diffe
 from components.evaluation.verdict import Certified, beside, judge, markdown
 from components.params import Promote
 
-POLICY = Promote(
-    min_gain=0.01,
-    radii=[0.5],
-    confidence=0.95,
-    min_clean_accuracy=0.5,
-    max_abstention=0.2,
-    approval="on_hold",
-    approval_hours=1.0,
-)
+POLICY = Promote(min_gain=0.01, radii=[0.5], confidence=0.95, min_clean_accuracy=0.5, max_abstention=0.2)
 IDENTITY = {
     "mode": "reference",
     "n0": 100,

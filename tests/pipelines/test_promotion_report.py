@@ -16,15 +16,7 @@ from tests.tools.test_notify import webhook  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.command
 
-POLICY = Promote(
-    min_gain=0.005,
-    radii=[0.5],
-    confidence=0.95,
-    min_clean_accuracy=0.5,
-    max_abstention=0.5,
-    approval="on_hold",
-    approval_hours=1,
-)
+POLICY = Promote(min_gain=0.005, radii=[0.5], confidence=0.95, min_clean_accuracy=0.5, max_abstention=0.5)
 LEVELS = ("0.5", "1.0")
 
 
