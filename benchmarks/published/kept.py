@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.published.runs import FACTS
+from benchmarks.published.runs import FACTS, SEED
 from benchmarks.workspace import ROOT
 from components import params as parameters
 from components.certification import table
@@ -59,7 +59,8 @@ def holds_runs(folder: Path) -> bool:
 
 
 def finished_runs(folder: Path) -> list[Path]:
-    return [facts.parent for facts in sorted(folder.glob(f"*/*/{FACTS}"))]
+    places = (f"*/*/{FACTS}", f"{SEED}*/*/*/{FACTS}")
+    return [facts.parent for place in places for facts in sorted(folder.glob(place))]
 
 
 def sigmas_certified(workspace: Path) -> list[float]:
