@@ -48,8 +48,8 @@ def fitting_sigma(run: Path, here: Params) -> float:
     (sigma,) = theirs.sigmas
     if sigma not in here.sigmas:
         raise ValueError(f"{run} is of sigma {sigma}: params.yaml has {', '.join(here.noise_levels)}")
-    ours = {"seed": here.seed, "train": asdict(here.train_at(sigma)), "certify": asdict(here.certify)}
-    its = {"seed": theirs.seed, "train": asdict(theirs.train_at(sigma)), "certify": asdict(theirs.certify)}
+    ours = {"seed": here.seed, "train": here.train_at(sigma).facts, "certify": asdict(here.certify)}
+    its = {"seed": theirs.seed, "train": theirs.train_at(sigma).facts, "certify": asdict(theirs.certify)}
     for section in ours:
         if ours[section] != its[section]:
             raise ValueError(

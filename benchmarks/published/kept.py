@@ -116,10 +116,10 @@ def recipe_file(recipe: str) -> Path:
 
 
 def params_at(params: Params, sigma: float) -> dict[str, Any]:
-    """The parameters of one noise level with dotted keys; those of all levels where it is none of theirs. Without the
-    bound: the counts are the same, and give both."""
+    """The parameters of one noise level with dotted keys; those of all levels where it is none of theirs. Without those
+    of other methods, and without the bound: the counts are the same, and give both."""
     train = params.train_at(sigma) if sigma in params.sigmas else params.train
-    at = flat(asdict(params) | {"train": asdict(train), "noise_levels": {}})
+    at = flat(asdict(params) | {"train": train.facts, "noise_levels": {}})
     del at["certify.bound"]
     return at
 

@@ -84,7 +84,8 @@ def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: f
     """
     deadline = time.monotonic() + seconds
     keys = list(plan.params(methods[0], levels)["noise_levels"])
-    runs = [Run(plan, method, level, seed) for seed in plan.seeds or [None] for level in keys for method in methods]
+    seeds: list[int | None] = [*plan.seeds] if plan.seeds else [None]
+    runs = [Run(plan, method, level, seed) for seed in seeds for level in keys for method in methods]
     for run in runs:  # refuse before anything is computed
         run.begin()
     for number, run in enumerate(runs, 1):
