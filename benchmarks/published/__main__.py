@@ -27,7 +27,15 @@ def main() -> int:
     options = parse()
     try:
         if options.command == "run":
-            plan = Plan(options.recipe, options.out, options.epochs, dict(options.set), options.packs, options.data)
+            plan = Plan(
+                options.recipe,
+                options.out,
+                options.epochs,
+                dict(options.set),
+                options.packs,
+                options.data,
+                options.seeds,
+            )
             return run_all(plan, options.methods, options.sigmas, 60 * options.max_minutes)
         if options.command == "adopt":
             adopt(options.runs)
@@ -67,6 +75,9 @@ def parse() -> argparse.Namespace:
     run.add_argument("--out", type=Path, required=True, help="folder of these runs, such as results/mnist")
     run.add_argument("--methods", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES), help="default: all")
     run.add_argument("--sigmas", nargs="+", help="default: all of the recipe's")
+    run.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="each in a folder of its own; default: the recipe's alone"
+    )
     run.add_argument(
         "--epochs", type=int, help="default: the recipe's; else decay and warm-up are scaled in proportion to them"
     )

@@ -11,7 +11,7 @@ from benchmarks.published.runs import FACTS
 from components import params as parameters
 from components.data.prepared import load_description
 from components.evaluation.rebound import bound_of
-from components.model.card import load_card
+from components.model.card import WEIGHTS, load_card
 from components.params import Params, level_key
 from components.tools.files import read_json, write_text
 from pipelines import artifacts
@@ -46,10 +46,13 @@ def fitting_sigma(run: Path, here: Params) -> float:
         raise ValueError(f"{run} is not a finished run: it has no {FACTS}")
     theirs = parameters.load(run / artifacts.PARAMS)
     (sigma,) = theirs.sigmas
+    weights = run / artifacts.model(sigma) / WEIGHTS
+    if not weights.exists():
+        raise ValueError(f"{run} is kept without its weights: fetch them, `dvc pull {weights}.dvc`, or run it again")
     if sigma not in here.sigmas:
         raise ValueError(f"{run} is of sigma {sigma}: params.yaml has {', '.join(here.noise_levels)}")
-    ours = {"seed": here.seed, "train": asdict(here.train_at(sigma)), "certify": asdict(here.certify)}
-    its = {"seed": theirs.seed, "train": asdict(theirs.train_at(sigma)), "certify": asdict(theirs.certify)}
+    ours = {"seed": here.seed, "train": here.train_at(sigma).facts, "certify": asdict(here.certify)}
+    its = {"seed": theirs.seed, "train": theirs.train_at(sigma).facts, "certify": asdict(theirs.certify)}
     for section in ours:
         if ours[section] != its[section]:
             raise ValueError(

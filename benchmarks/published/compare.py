@@ -36,7 +36,8 @@ def compare(first: Path, second: Path, radii: list[float]) -> str:
     sides = read_side(first), read_side(second)
     refuse_preset_radii([*sides[0], *sides[1]])
     by_level = first.is_file() or second.is_file()
-    pairs = [pair for pair in product(*sides) if fits(*pair, by_level=by_level)]
+    by_seed = all(len({run["params"].get("seed") for run in side}) > 1 for side in sides)
+    pairs = [pair for pair in product(*sides) if fits(*pair, by_level=by_level, by_seed=by_seed)]
     names = [first.resolve().name, second.resolve().name]
     names = names if len(set(names)) == 2 else [str(first), str(second)]
     if not pairs:
@@ -104,10 +105,12 @@ def refuse_preset_radii(runs: list[dict[str, Any]]) -> None:
 # --- pairing ------------------------------------------------------------------------------------------------------
 
 
-def fits(first: dict[str, Any], second: dict[str, Any], *, by_level: bool) -> bool:
-    """Whether two runs make a pair: of one noise level where both are known, and of one method unless `by_level`."""
+def fits(first: dict[str, Any], second: dict[str, Any], *, by_level: bool, by_seed: bool) -> bool:
+    """Whether two runs make a pair: of one noise level where both are known, of one method unless `by_level`, and of
+    one seed where both sides have several."""
     levels = {first["sigma"], second["sigma"]} - {None}
-    return len(levels) < 2 and (by_level or first["method"] == second["method"])
+    seeds = {run["params"].get("seed") for run in (first, second)} if by_seed else {None}
+    return len(levels) < 2 and len(seeds) < 2 and (by_level or first["method"] == second["method"])
 
 
 def on_shared_images(

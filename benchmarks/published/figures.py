@@ -61,9 +61,11 @@ def panels(runs: pd.DataFrame, published: pd.DataFrame) -> dict[str, Any]:
 def drawing(runs: pd.DataFrame, published: pd.DataFrame) -> dict[str, Any]:
     """What is drawn: curves of the runs with their intervals, and the published points of their methods."""
     parts = []
-    for run in runs.to_dict("records"):
-        curve = metrics.curve(run["certificates"], run["sigma"], metrics.largest_radius_of(run["identity"]))
-        parts.append(with_intervals(curve, run["images"]).assign(method=run["method"], published=False))
+    for _, seeds in runs.groupby(["method", "sigma"], sort=False):
+        one = seeds.iloc[0]
+        rows = pd.concat(list(seeds["certificates"]))  # of several seeds: their mean, with the interval of one
+        curve = metrics.curve(rows, one["sigma"], metrics.largest_radius_of(one["identity"]))
+        parts.append(with_intervals(curve, one["images"]).assign(method=one["method"], published=False))
     columns = ["sigma", "radius", "certified_accuracy", "method", "published", "low", "high", "largest_radius"]
     values = pd.concat([*parts, of_these(runs, published).assign(published=True)])[columns].round(4)
     rows = [{k: v for k, v in row.items() if not pd.isna(v)} for row in values.to_dict("records")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.published.runs import FACTS
+from benchmarks.published.runs import FACTS, SEED
 from benchmarks.workspace import ROOT
 from components import params as parameters
 from components.certification import table
@@ -59,7 +59,8 @@ def holds_runs(folder: Path) -> bool:
 
 
 def finished_runs(folder: Path) -> list[Path]:
-    return [facts.parent for facts in sorted(folder.glob(f"*/*/{FACTS}"))]
+    places = (f"*/*/{FACTS}", f"{SEED}*/*/*/{FACTS}")
+    return [facts.parent for place in places for facts in sorted(folder.glob(place))]
 
 
 def sigmas_certified(workspace: Path) -> list[float]:
@@ -115,10 +116,10 @@ def recipe_file(recipe: str) -> Path:
 
 
 def params_at(params: Params, sigma: float) -> dict[str, Any]:
-    """The parameters of one noise level with dotted keys; those of all levels where it is none of theirs. Without the
-    bound: the counts are the same, and give both."""
+    """The parameters of one noise level with dotted keys; those of all levels where it is none of theirs. Without those
+    of other methods, and without the bound: the counts are the same, and give both."""
     train = params.train_at(sigma) if sigma in params.sigmas else params.train
-    at = flat(asdict(params) | {"train": asdict(train), "noise_levels": {}})
+    at = flat(asdict(params) | {"train": train.facts, "noise_levels": {}})
     del at["certify.bound"]
     return at
 

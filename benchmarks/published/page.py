@@ -10,10 +10,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from benchmarks.published.figures import panels
 from benchmarks.published.kept import NO_RUNS, finished_runs, load, params_at, recipe_file
+from benchmarks.published.seeds import has_seeds, over_seeds
 from components import params as parameters
 from components.certification.table import display_radius
 from components.evaluation import plots
-from components.evaluation.paired import paired_acr_difference
+from components.evaluation.paired import PairedDifference, paired_acr_difference
 from components.tools.files import write_text
 from components.tools.hashing import hash_value
 from components.tools.wording import counted
@@ -31,8 +32,9 @@ ABOUT = "about.md"
 HEADER = """# Results beside the published ones
 
 Made by `python -m benchmarks.published page` from the files in this folder. Each row is one training and one
-certification by this repository's own stages (`python -m benchmarks.published run --help`); the published figures are
-those of n = 100,000, failure_prob 0.001 and all test images. All columns but "ACR, two-class" and all curves are by the
+certification by this repository's own stages (`python -m benchmarks.published run --help`), or the mean over several
+seeds, with its deviation over them; the published figures are those of n = 100,000, failure_prob 0.001 and all test
+images. All columns but "ACR, two-class" and all curves are by the
 one-class bound, as are all published figures, whatever bound a table was made with: its counts give both.
 """
 CAPTION = """Bands are 95 % intervals, over the choice of test images. No curve goes past its dashed vertical line:
@@ -62,21 +64,50 @@ def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: p
     dataset = runs["recipe"].iloc[0]
     about = (folder / ABOUT).read_text(encoding="utf-8") if (folder / ABOUT).exists() else ""
     lines = [f"## {folder.name}\n", about, departures(dataset, runs), ""]
-    columns = ["σ", "method", "images trained on", "ACR, one-class", "published", "smoothmix's gain, paired 95 %"]
-    columns += ["clean accuracy", "abstention", "ACR, two-class"]
-    lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for sigma, level in runs.groupby("sigma"):
-        for run in level.sort_values("acr", ascending=False).to_dict("records"):
-            known, _ = published_at(dataset, run["method"], run["sigma"])
-            theirs = "-" if known is None else f"{known:.3f}"
-            cells = [f"{sigma:g}", run["method"], trained_on(run)]
-            cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}", theirs, gain(level, run)]
-            cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}", display_radius(run["acr_two_class"])]
-            lines.append("| " + " | ".join(cells) + " |")
+    header, rows = seeds_rows(runs, dataset) if has_seeds(runs) else run_rows(runs, dataset)
+    lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
     lines += ["", *rankings(runs, dataset, published), "", circumstances(runs), ""]
     picture = draw(folder, runs, curves.query("dataset == @dataset"))
     lines += [f"![Certified accuracy over the radius]({picture})\n", f"{CAPTION}\n"]
     return "\n".join(lines)
+
+
+def run_rows(runs: pd.DataFrame, dataset: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and one row per run."""
+    header = ["σ", "method", "images trained on", "ACR, one-class", "published", "smoothmix's gain, paired 95 %"]
+    header += ["clean accuracy", "abstention", "ACR, two-class"]
+    rows = []
+    for sigma, level in runs.groupby("sigma"):
+        for run in level.sort_values("acr", ascending=False).to_dict("records"):
+            cells = [f"{sigma:g}", run["method"], trained_on(run)]
+            cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}"]
+            cells += [published_acr(dataset, run), gain(level, run)]
+            cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}", display_radius(run["acr_two_class"])]
+            rows.append(cells)
+    return header, rows
+
+
+def seeds_rows(runs: pd.DataFrame, dataset: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and one row per method and noise level."""
+    header = ["σ", "method", "seeds", "ACR, one-class", "published"]
+    header += ["smoothmix's gain, paired over seeds and images, 95 %", "clean accuracy", "abstention", "ACR, two-class"]
+    rows = []
+    for row in over_seeds(runs, OURS).to_dict("records"):
+        cells = [f"{row['sigma']:g}", row["method"], f"{row['seeds']}", mean_cell(row, "acr")]
+        cells += [published_acr(dataset, row), gain_cell(row["gain"])]
+        rows.append(cells + [mean_cell(row, name) for name in ("clean_accuracy", "abstention", "acr_two_class")])
+    return header, rows
+
+
+def mean_cell(row: dict[Any, Any], name: str) -> str:
+    """A mean with its deviation over seeds; rounded to the nearest, as it is no certificate."""
+    deviation = row[f"{name}_deviation"]
+    return f"{row[name]:.3f}" + ("" if pd.isna(deviation) else f" ± {deviation:.3f}")
+
+
+def published_acr(dataset: str, run: dict[Any, Any]) -> str:
+    known, _ = published_at(dataset, run["method"], run["sigma"])
+    return "-" if known is None else f"{known:.3f}"
 
 
 def trained_on(run: dict[Any, Any]) -> str:
@@ -92,10 +123,14 @@ def departures(recipe: str, runs: pd.DataFrame) -> str:
     """The parameters in which the runs differ from the recipe, and a smaller training set than the data set's."""
     if not recipe_file(recipe).exists():
         return f"Departures: there is no recipe named {recipe} to depart from."
-    differing: dict[str, str] = {}
+    methods: dict[str, set[str]] = {}
     for run in runs.to_dict("records"):
-        differing |= departures_of(recipe, run)
-    return f"Departures from recipes/{recipe}.yaml: " + (", ".join(differing.values()) or "none") + "."
+        for key, said in departures_of(recipe, run).items():
+            if key != "seed" or not has_seeds(runs):  # the seeds of several are no departure
+                methods.setdefault(said, set()).add(run["method"])
+    everywhere = set(runs["method"])
+    of = {said: "" if own == everywhere else f" ({', '.join(sorted(own))})" for said, own in methods.items()}
+    return f"Departures from recipes/{recipe}.yaml: " + (", ".join(map("".join, of.items())) or "none") + "."
 
 
 def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
@@ -149,7 +184,12 @@ def gain(level: pd.DataFrame, run: dict[Any, Any]) -> str:
     ours = level[level["method"] == OURS]["certificates"]
     if run["method"] == OURS or ours.empty:
         return ""
-    difference = paired_acr_difference(run["certificates"], ours.iloc[0])
+    return gain_cell(paired_acr_difference(run["certificates"], ours.iloc[0]))
+
+
+def gain_cell(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return ""
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
@@ -159,7 +199,8 @@ def rankings(runs: pd.DataFrame, dataset: str, published: pd.DataFrame) -> list[
     for sigma, level in runs.groupby("sigma"):
         theirs = published.query("dataset == @dataset and sigma == @sigma and method in @level['method'].values")
         if len(theirs) > 1:
-            both = level.merge(theirs[["method", "acr"]], on="method", suffixes=("", "_published"))
+            ours = level.groupby("method", as_index=False)["acr"].mean()
+            both = ours.merge(theirs[["method", "acr"]], on="method", suffixes=("", "_published"))
             order = " > ".join(both.sort_values("acr", ascending=False)["method"])
             known = " > ".join(both.sort_values("acr_published", ascending=False)["method"])
             agreement = both["acr"].corr(both["acr_published"], method="spearman")

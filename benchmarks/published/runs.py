@@ -1,4 +1,5 @@
-"""Runs of the stages prepare, train and certify: one folder per method and noise level, each a workspace of its own.
+"""Runs of the stages prepare, train and certify: one folder per method and noise level, and per seed where several are
+asked for, each a workspace of its own.
 
 All that a run needs to continue is in its folder, so a machine may be lost at any moment. A finished run holds:
 params.yaml, metrics.json, run.json and in outputs/ models/, training_logs/ and certificates/ (the table compressed).
@@ -26,6 +27,8 @@ from pipelines import artifacts
 from pipelines.cli import DONE, STOPPED_EARLY
 
 FACTS, METRICS, SECONDS = "run.json", "metrics.json", "seconds.json"
+SEED = "seed_"
+"""What the folder of one of several seeds is named by."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class Plan:
     settings: dict[str, str]
     packs: Path | None
     data: str | None
+    seeds: list[int] | None = None
 
-    def params(self, method: str, levels: list[str] | None) -> dict[str, Any]:
-        """The parameters of one method: the recipe's, with the plan's changes.
+    def params(self, method: str, levels: list[str] | None, seed: int | None = None) -> dict[str, Any]:
+        """The parameters of one method: the recipe's, with the plan's changes, and this seed if there is one.
 
         Raises:
             ParamsError: an unknown key, or a value out of its range.
@@ -55,6 +59,8 @@ class Plan:
                 place = place.setdefault(part, {})
             place[name] = yaml_value(value, key)
         raw["train"]["method"] = method
+        if seed is not None:
+            raw["seed"] = seed
         if levels is not None:
             unknown = [level for level in levels if level not in raw["noise_levels"]]
             if unknown:
@@ -71,14 +77,15 @@ def scaled(train: dict[str, Any], epochs: int) -> dict[str, int]:
 
 
 def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: float) -> int:
-    """Run all unfinished runs, method by method; return 75 if the time ends before the work.
+    """Run all unfinished runs, seed by seed and level by level; return 75 if the time ends before the work.
 
     Raises:
         ValueError, ParamsError: see `Plan.params`; a folder holds a run of other parameters; a stage failed.
     """
     deadline = time.monotonic() + seconds
     keys = list(plan.params(methods[0], levels)["noise_levels"])
-    runs = [Run(plan, method, level) for level in keys for method in methods]
+    seeds: list[int | None] = [*plan.seeds] if plan.seeds else [None]
+    runs = [Run(plan, method, level, seed) for seed in seeds for level in keys for method in methods]
     for run in runs:  # refuse before anything is computed
         run.begin()
     for number, run in enumerate(runs, 1):
@@ -94,19 +101,26 @@ def run_all(plan: Plan, methods: list[str], levels: list[str] | None, seconds: f
 
 @dataclass(frozen=True)
 class Run:
-    """One method at one noise level."""
+    """One method at one noise level, by one of several seeds or by the recipe's."""
 
     plan: Plan
     method: str
     level: str
+    seed: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.plan.out.name} {self.method} σ={self.level}"
+        by = "" if self.seed is None else f" seed {self.seed}"
+        return f"{self.plan.out.name} {self.method} σ={self.level}{by}"
 
     @property
     def folder(self) -> Path:
-        return self.plan.out / self.method / self.level
+        by = "" if self.seed is None else f"{SEED}{self.seed}"
+        return self.plan.out / by / self.method / self.level
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.plan.params(self.method, [self.level], self.seed)
 
     def begin(self) -> None:
         """Unpack what an earlier machine saved, and write the parameters.
@@ -118,7 +132,7 @@ class Run:
             self.folder.mkdir(parents=True)
             with tarfile.open(self._pack) as archive:
                 archive.extractall(self.folder, filter="data")
-        wanted, file = self.plan.params(self.method, [self.level]), self.folder / artifacts.PARAMS
+        wanted, file = self.params, self.folder / artifacts.PARAMS
         if file.exists() and read_params(self.folder) != asdict(parameters.parse(wanted)):
             raise ValueError(f"{file} holds other parameters than these: name another --out, or remove {self.folder}")
         write_params(self.folder, wanted)
@@ -141,7 +155,8 @@ class Run:
         return DONE
 
     def _share_data(self) -> None:
-        """The prepared data, made once for all runs beside them."""
+        """The prepared data, made once for all runs beside them: split by the recipe's seed, so that all seeds are
+        tested on the same images."""
         raw = self.plan.params(self.method, [self.level])
         if self.plan.data:
             raw["prepare"]["root"] = str(Path(self.plan.data).resolve())
@@ -158,7 +173,7 @@ class Run:
         rows = table.read(own / artifacts.certificates(sigma))
         identity = read_json(own / artifacts.certificates_identity(sigma), "run it again")
         spent = read_json(own / SECONDS, "run it again")
-        radii = parameters.parse(self.plan.params(self.method, [self.level])).evaluate.radii
+        radii = parameters.parse(self.params).evaluate.radii
         write_json(own / METRICS, {level_key(sigma): summarize(rows, radii, identity)})
         write_json(own / artifacts.provenance(sigma), provenance())
         compress(own / artifacts.certificates(sigma))
@@ -177,7 +192,8 @@ class Run:
 
     @property
     def _pack(self) -> Path | None:
-        return self.plan.packs and self.plan.packs / f"{self.plan.out.name}-{self.method}-{self.level}.tar.gz"
+        named = "-".join([self.plan.out.name, *self.folder.relative_to(self.plan.out).parts])
+        return self.plan.packs and self.plan.packs / f"{named}.tar.gz"
 
     def _keep(self) -> None:
         """Pack the run for the next machine."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmarks.published.kept import load_by_name
 from benchmarks.published.page import TRAINING_IMAGES, departures, departures_of, settings
+from benchmarks.published.seeds import has_seeds
 from components.certification.table import display_radius
 from components.evaluation.report import DASH
 from components.params import level_key
@@ -48,7 +49,8 @@ def entries(runs: pd.DataFrame, radii: list[float]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for run in runs.sort_values(order, ascending=[True, False][: len(order)]).to_dict("records"):
         keys = {"dataset": run["recipe"], "method": run["method"], "sigma": run["sigma"]}
-        found.append({str(name): value for name, value in run.items()} | keys | {"source": "ours"})
+        own = {str(name): value for name, value in run.items()} | keys
+        found.append(own | {"source": "ours", "one_of_seeds": has_seeds(runs)})
         acr, points = published(*keys.values())
         if acr is not None:
             found.append(keys | {"source": "published", "acr": acr} | published_facts(run["recipe"], points))
@@ -101,7 +103,8 @@ def tidy(name: str, entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def cells(entry: dict[str, Any]) -> list[str]:
     acr, error, other = (entry.get(name, math.nan) for name in ("acr", "acr_standard_error", "acr_two_class"))
-    shown = [level_key(entry["sigma"]), entry["method"], entry["source"]]
+    seed = f", seed {entry['params']['seed']}" if entry.get("one_of_seeds") else ""
+    shown = [level_key(entry["sigma"]), entry["method"] + seed, entry["source"]]
     if entry["source"] == "published":
         shown += [f"{acr:.3f}", DASH]  # as it was published: not ours to round down
     else:

@@ -169,6 +169,14 @@ def test_a_table_of_another_bound_than_the_workspaces_is_not_taken_over(tmp_path
         fitting_sigma(run, parameters.load("params.yaml"))
 
 
+def test_a_run_without_its_weights_is_not_taken_over(tmp_path, monkeypatch):
+    run = shutil.copytree(ROOT / "results/digits/smoothmix/1.0", tmp_path / "1.0")
+    (run / "outputs/models/1.0/weights.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"without its weights: fetch them, `dvc pull .*weights\.safetensors\.dvc`"):
+        fitting_sigma(run, parameters.load(ROOT / "recipes/digits.yaml"))
+
+
 @pytest.mark.slow
 def test_a_budget_ends_a_run_with_75_and_another_machine_goes_on_from_its_pack(whole, tmp_path):
     packs = tmp_path / "packs"

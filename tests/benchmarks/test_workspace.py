@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import methods
 from benchmarks.workspace import DATA, read_params, run_in, share_data, write_params
 from components.params import parse
 from pipelines.cli import DONE
@@ -49,16 +48,3 @@ def test_a_stage_keeps_its_state_in_the_workspace_and_asks_no_tracking_server(pr
     assert (prepared / "first" / DATA / "validation.json").exists()
     with pytest.raises(ValueError, match="prepare exited with 2"):
         run_in(prepared / "first", "prepare", "--sigma", "0.7")
-
-
-@pytest.mark.slow
-def test_methods_are_trained_and_certified_on_the_same_images(raw):
-    raw["train"]["epochs"] = raw["train"]["warmup_epochs"] = 1
-    raw["certify"] |= {"n": 100, "every": 50}
-    raw["noise_levels"] = {"0.5": {}}
-    tables = methods.certified_tables(raw, ["smoothmix", "gaussian"])
-    ours, theirs = (tables[method][0.5].table for method in ("smoothmix", "gaussian"))
-    assert list(ours["idx"]) == list(theirs["idx"])
-    result = methods.result_of(parse(raw), tables, "gaussian", 0.5)
-    assert (result.bound, result.arithmetic) == ("two_class", "exact")
-    assert result.acr == result.acr_two_class

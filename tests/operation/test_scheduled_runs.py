@@ -201,11 +201,13 @@ def test_where_the_machine_dies_with_all_that_runs_on_it_the_next_run_goes_on(tr
 
 
 @pytest.fixture(scope="module")
-def worker(nightly, server) -> Iterator[subprocess.Popen]:
-    """A worker that runs what prefect.yaml deploys, in the project."""
+def worker(nightly, server, tmp_path_factory) -> Iterator[subprocess.Popen]:
+    """A worker in the project, that runs what another copy of it has deployed."""
     prefect = ["prefect", "--no-prompt"]
+    copy = tmp_path_factory.mktemp("copy") / "project"
+    assert run(nightly, "git", "clone", "--quiet", ".", str(copy)).returncode == 0
     for command in (["work-pool", "create", "--type", "process", "--overwrite", "local"], ["deploy", "--all"]):
-        done = run(nightly, *prefect, *command, **server.environment)
+        done = run(copy, *prefect, *command, **server.environment)
         assert done.returncode == 0, done.stdout + done.stderr
     with (nightly / "output.tmp").open("w") as output:
         process = subprocess.Popen(
@@ -222,7 +224,9 @@ def worker(nightly, server) -> Iterator[subprocess.Popen]:
 
 
 def test_a_worker_runs_the_deployment_one_at_a_time_and_cancelling_stops_the_trainer(training, server, worker):
-    assert server.get("/deployments/name/retrain/nightly")["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    deployed = server.get("/deployments/name/retrain/nightly")
+    assert deployed["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    assert "/project" not in json.dumps(deployed), "the path of the copy that it was deployed from"
     first = start_run(training, server)
     wait_until(lambda: is_training(training))
     second = start_run(training, server)
