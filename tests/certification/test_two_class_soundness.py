@@ -89,7 +89,10 @@ def failures(drawn, procedure=certify_image, n=300):
     np.put_along_axis(others, selected[:, None], -1, axis=1)
     says = [selected, runner_up, counts.argmax(1), counts.sum(1), others.max(1)]
     says += [np.take_along_axis(counts, which[:, None], 1)[:, 0] for which in (selected, runner_up)]
-    _, examples, times = np.unique(np.stack(says), axis=1, return_index=True, return_counts=True)
+    alike = np.zeros(ATTEMPTS, dtype=np.int64)
+    for numbers in says:
+        alike = np.unique(alike << 32 | numbers, return_inverse=True)[1]
+    _, examples, times = np.unique(alike, return_index=True, return_counts=True)
     made = (procedure(Told(first[i], counts[i]), IMAGE, **options) for i in examples)
     return sum(int(num) * drawn.refutes(certificate) for num, certificate in zip(times, made, strict=True))
 
