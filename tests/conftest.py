@@ -29,6 +29,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else bindings report at the end that their functions were never freed
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     import torch  # not for the process that only starts workers

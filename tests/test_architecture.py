@@ -264,6 +264,7 @@ def test_keys_and_identities_hash_what_dvc_yaml_lists(stages, name):
     assert set(artifacts.code_of(name)) == code - set(artifacts.VALUES)
 
 
+@functools.cache
 def is_docstring(file):
     """Whether a file holds no code."""
     return len(ast.parse((ROOT / file).read_text()).body) <= 1

@@ -37,7 +37,7 @@ def data(images=600, shape=(1, 16, 16)):
 
 @pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_is_measured_with_the_whole_batch(method):
-    found = speed(recipe(method=method, network="small_convnet", batch_size=16), 0.5, data(), seconds=0.4)
+    found = speed(recipe(method=method, network="small_convnet", batch_size=8), 0.5, data(), seconds=0.5)
     assert found.train_images > 0
     assert found.samples > 0
     assert (found.block, found.batch_share, found.gpu_memory) == (250, 1.0, 0)
