@@ -64,6 +64,7 @@ def test_finding_runs_nothing_and_imports_no_torch(project):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.command
 def test_an_installed_one_is_its_package_and_version(project):
     code = own_code.find("yaml:safe_load")
     assert (code.sources, list(code.packages)) == ({}, ["PyYAML"])
