@@ -38,7 +38,7 @@ run: setup  ## set up and run the main job: prepare, validate, train, certify, e
 	dvc repro
 
 test-unit: setup  ## the quick tests: on each edit
-	$(TESTS) -m "not slow and not command"
+	$(TESTS) -m "not slow and not medium"
 
 test: setup  ## set up and run the fast tests, files side by side
 	$(TESTS)

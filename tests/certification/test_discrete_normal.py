@@ -14,7 +14,7 @@ from components.certification.noise.reference import integer_noise
 
 CASES = [(0.12, 255), (0.25, 255), (0.5, 4080), (1.0, 256), (1.4, 255), (0.1, 16), (0.125, 16)]
 CASES += [(0.25, 65535), (1.0, 65535)]  # 16-bit images
-LARGEST_APART = [*CASES[:-1], pytest.param(*CASES[-1], marks=pytest.mark.command)]
+LARGEST_APART = [*CASES[:-1], pytest.param(*CASES[-1], marks=pytest.mark.medium)]
 ALL = 2**64
 
 
@@ -93,7 +93,7 @@ def test_a_sigma_that_the_arithmetic_does_not_hold_is_refused(monkeypatch):
         discrete_normal(1e6, 255)
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_16_bits_leave_room_for_every_sigma_in_use():
     """The noise of eight sigma on top of the largest pixel, in float32's whole numbers."""
     assert (discrete_normal(1.0, 65535).reach + 1) * 28 + 65535 < module.LARGEST_SUM

@@ -166,7 +166,7 @@ def test_a_run_accepts_what_its_looks_accept(bound):
     ("failure_prob", "bound"),
     [
         (0.05, "two_class"),
-        *(pytest.param(failure_prob, "one_class", marks=pytest.mark.command) for failure_prob in (0.001, 0.05)),
+        *(pytest.param(failure_prob, "one_class", marks=pytest.mark.medium) for failure_prob in (0.001, 0.05)),
     ],
 )
 def test_runs_with_real_noise_fail_no_more_often_than_they_say(failure_prob, bound):

@@ -102,7 +102,7 @@ def too_many(failed):
     return stats.binomtest(int(failed), ATTEMPTS, FAILURE_PROB, alternative="greater").pvalue < 1e-6
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(1000, marks=pytest.mark.command)])
+@pytest.mark.parametrize("n", [300, pytest.param(1000, marks=pytest.mark.medium)])
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_two_class_certificates_fail_no_more_often_than_they_say(name, n):
     assert not too_many(failures(Drawn(PROBABILITIES[name]), n=n))

@@ -57,7 +57,7 @@ def told(tags):
     return {name: value.strip() for name, _, value in (line.strip().partition(" ") for line in lines)}
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_a_run_holds_both_acrs_and_the_arithmetic_and_the_distribution_of_p_lower(summary):
     tracking = Tracking(Path("mlflow"), "digits")
     run_id = register.complete_run(tracking, 1.0, load_card(artifacts.model(1.0)), summary, "content")

@@ -14,7 +14,7 @@ from pipelines.champion_challenger import find_contest
 from tests.support.registry import local, store  # noqa: F401  # fixtures
 from tests.tools.test_notify import webhook  # noqa: F401  # a fixture
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 POLICY = Promote(
     min_gain=0.005,
