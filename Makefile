@@ -37,8 +37,8 @@ run: setup  ## set up and run the main job: prepare, validate, train, certify, e
 	@python -m pipelines.check
 	dvc repro
 
-test-unit: setup  ## the tests that start no command: on each edit
-	$(TESTS) -m "not slow and not command"
+test-unit: setup  ## the quick tests: on each edit
+	$(TESTS) -m "not slow and not medium"
 
 test: setup  ## set up and run the fast tests, files side by side
 	$(TESTS)

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import gzip
 import os
 import shutil
@@ -8,19 +9,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import components.registry  # noqa: F401  # sets MLflow's variables, as commands do before MLflow is imported
 from components.methods import Consistency, Macer, SmoothAdv, SmoothMix, Stability
 from components.params import Train
 from tests.support import warm_start
 
-torch.set_num_threads(1)
+gc.disable()  # until all is imported
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # workers share the server of the process that starts them
         config.add_cleanup(warm_start.start_server())
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries hold stays: else each collection, which statsmodels asks for too, looks through it all."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else bindings report at the end that their functions were never freed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    import torch  # not for the process that only starts workers
+
+    torch.set_num_threads(1)
 
 
 LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py", "test_two_class_soundness.py")

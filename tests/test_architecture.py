@@ -161,7 +161,7 @@ def test_each_heavy_library_is_imported_where_it_is_used_alone():
     assert importers("uvicorn") == {"pipelines/serve.py"}
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_training_and_certification_import_on_a_machine_that_only_computes():
     program = f"""
 import sys
@@ -264,6 +264,7 @@ def test_keys_and_identities_hash_what_dvc_yaml_lists(stages, name):
     assert set(artifacts.code_of(name)) == code - set(artifacts.VALUES)
 
 
+@functools.cache
 def is_docstring(file):
     """Whether a file holds no code."""
     return len(ast.parse((ROOT / file).read_text()).body) <= 1

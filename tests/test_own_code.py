@@ -54,7 +54,7 @@ def test_one_process_sees_one_text_even_if_the_file_changes_meanwhile(project):
     assert own_code.load(code) == 1
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_finding_runs_nothing_and_imports_no_torch(project):
     write(project, net="raise SystemExit('it ran')\nimport torch", pkg__net="")
     (project / "pkg/__init__.py").write_text("raise SystemExit('it ran')")
@@ -64,6 +64,7 @@ def test_finding_runs_nothing_and_imports_no_torch(project):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.medium
 def test_an_installed_one_is_its_package_and_version(project):
     code = own_code.find("yaml:safe_load")
     assert (code.sources, list(code.packages)) == ({}, ["PyYAML"])

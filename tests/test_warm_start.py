@@ -12,7 +12,7 @@ import pytest
 from tests.support.warm_start import PYTHON
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 FACTS = """
 import os, sys

@@ -174,6 +174,7 @@ def test_without_names_the_kept_sets_and_the_workspace_are_taken(workspace, tmp_
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_figures_are_written_as_pdf_and_svg_in_the_size_of_a_column(workspace, tmp_path):
     files = write_figures([workspace], tmp_path / "figures")
     name = f"{workspace.name}-sigma-0.5"

@@ -41,6 +41,7 @@ def test_the_map_has_the_certified_class_in_the_whole_ball(run):
     assert len(set(classes.ravel())) > 1, "the attack's side of the border is on the map"
 
 
+@pytest.mark.medium
 def test_the_picture_is_drawn_and_small(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["picture", "--noises", "1", "--out", "picture.png"])
     monkeypatch.setattr(picture, "ATTACK", picture.Settings(steps=2, noises=4, n=500))

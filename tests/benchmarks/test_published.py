@@ -26,7 +26,7 @@ from components.parsing import ParamsError
 from pipelines import artifacts
 from tests.support.workspace import copy_project, edit, run, stages_run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--recipe", "recipes/digits.yaml", "--methods", "gaussian", "--sigmas", "0.5", "--epochs", "3"]

@@ -10,7 +10,7 @@ from benchmarks.workspace import DATA, read_params, run_in, share_data, write_pa
 from components.params import parse
 from pipelines.cli import DONE
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 

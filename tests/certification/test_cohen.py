@@ -232,6 +232,7 @@ def test_predictions_are_wrong_no_more_often_than_they_say(failure_prob, monkeyp
         assert wrong > 0
 
 
+@pytest.mark.medium
 def test_real_predictions_on_the_border_are_made_no_more_often_than_failure_prob():
     sampler = half_space_at(0.0)
     predicted = sum(predict(sampler, n=250, failure_prob=0.05, index=i) != ABSTAIN for i in range(1000))

@@ -14,6 +14,7 @@ from components.certification.noise.reference import integer_noise
 
 CASES = [(0.12, 255), (0.25, 255), (0.5, 4080), (1.0, 256), (1.4, 255), (0.1, 16), (0.125, 16)]
 CASES += [(0.25, 65535), (1.0, 65535)]  # 16-bit images
+LARGEST_APART = [*CASES[:-1], pytest.param(*CASES[-1], marks=pytest.mark.medium)]
 ALL = 2**64
 
 
@@ -44,7 +45,7 @@ def test_the_true_widths_are_right():
     assert true_width(1.0, 1, 0) == 382924922548026207275409221216 * ALL // 10**30, "erf(1 / sqrt(8))"
 
 
-@pytest.mark.parametrize(("sigma", "grid"), CASES)
+@pytest.mark.parametrize(("sigma", "grid"), LARGEST_APART)
 def test_no_bin_has_more_than_its_true_probability_and_none_lacks_much(sigma, grid):
     normal = discrete_normal(sigma, grid)
     found = widths(normal)
@@ -54,7 +55,7 @@ def test_no_bin_has_more_than_its_true_probability_and_none_lacks_much(sigma, gr
         assert true - 1 <= found[normal.reach - i] <= true
 
 
-@pytest.mark.parametrize(("sigma", "grid"), CASES)
+@pytest.mark.parametrize(("sigma", "grid"), LARGEST_APART)
 def test_the_bins_and_what_is_lost_are_all_of_the_2_to_the_64_integers(sigma, grid):
     normal = discrete_normal(sigma, grid)
     found, lost = widths(normal), ALL - int(normal.edges[-1])
@@ -66,7 +67,7 @@ def test_the_bins_and_what_is_lost_are_all_of_the_2_to_the_64_integers(sigma, gr
     assert true_width(sigma, grid, normal.reach + 1) == 0, "no further bin has an integer of its own"
 
 
-@pytest.mark.parametrize(("sigma", "grid"), CASES)
+@pytest.mark.parametrize(("sigma", "grid"), LARGEST_APART)
 def test_the_noise_reaches_further_than_float_noise_did(sigma, grid):
     assert discrete_normal(sigma, grid).reach > 6.8 * sigma * grid
 
@@ -92,6 +93,7 @@ def test_a_sigma_that_the_arithmetic_does_not_hold_is_refused(monkeypatch):
         discrete_normal(1e6, 255)
 
 
+@pytest.mark.medium
 def test_16_bits_leave_room_for_every_sigma_in_use():
     """The noise of eight sigma on top of the largest pixel, in float32's whole numbers."""
     assert (discrete_normal(1.0, 65535).reach + 1) * 28 + 65535 < module.LARGEST_SUM
@@ -137,7 +139,7 @@ def test_edges_that_the_draws_do_not_go_by_are_refused(edges):
         DiscreteNormal(1.0, 255, np.array(edges, dtype=np.uint64))
 
 
-@pytest.mark.parametrize(("sigma", "grid"), CASES)
+@pytest.mark.parametrize(("sigma", "grid"), LARGEST_APART)
 def test_the_guide_leaves_one_edge_to_compare_with(sigma, grid):
     """At each word of a cell that is looked at: the first and the last ones, those of edges and beside them."""
     normal = discrete_normal(sigma, grid)

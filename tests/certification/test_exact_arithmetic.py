@@ -122,6 +122,7 @@ EVEN, ODD = 0.5 - 2.0**-24, 0.5 - 2.0**-25
 LEAST = 50
 
 
+@pytest.mark.medium
 def test_convolutions_and_relu_certify_two_classes_at_one_place_under_float_noise():
     network = lowest_bit_network(LEAST)
     even, odd = torch.full(SHAPE, EVEN), torch.full(SHAPE, ODD)
@@ -143,7 +144,7 @@ def test_images_off_the_grid_do_not_reach_the_sampler():
     assert losses == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("grid", [255, 256, 65535])
+@pytest.mark.parametrize("grid", [255, *(pytest.param(grid, marks=pytest.mark.medium) for grid in (256, 65535))])
 def test_the_same_network_gets_honest_certificates_on_the_grid(grid):
     network = lowest_bit_network(LEAST)
     images = [torch.full(SHAPE, k, dtype=torch.int32) for k in (grid // 2, grid // 2 + 1)]

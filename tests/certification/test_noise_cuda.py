@@ -67,12 +67,14 @@ def interpreted(tmp_path_factory):
     return [(*case, *out) for case, out in zip(cases, pickle.loads((folder / "out").read_bytes()), strict=True)]
 
 
+@pytest.mark.medium
 def test_the_kernel_draws_the_reference_s_bits(interpreted):
     for (seed, index, start, values), _, words, _, _ in interpreted:
         found = words.reshape(2, -1)[:, :values].view(np.uint64) ^ np.uint64(1 << 63)
         assert np.array_equal(found, uniform(seed, index, start, start + 2, values))
 
 
+@pytest.mark.medium
 def test_the_kernel_gives_the_network_the_reference_s_copies_bit_for_bit(interpreted):
     """Also where words meet edges, and where samples are lost."""
     some_lost = []

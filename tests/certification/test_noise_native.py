@@ -43,7 +43,9 @@ def test_noisy_copies_are_the_reference_s_bit_for_bit(shape, key, sigma, grid):
     assert np.array_equal(lost.numpy(), expected_lost)
 
 
-@pytest.mark.parametrize("values", [7, 50, 1030, 3072])
+@pytest.mark.parametrize(
+    "values", [50, 1030, *(pytest.param(values, marks=pytest.mark.medium) for values in (7, 3072))]
+)
 @pytest.mark.parametrize("key", KEYS)
 def test_where_words_meet_edges_the_lower_words_decide_as_in_the_reference(key, values):
     normal = edges_at_draws(key, 3, values)
@@ -86,6 +88,7 @@ def loaded():
     return native.load.__wrapped__()
 
 
+@pytest.mark.medium
 def test_without_a_compiler_numpy_gives_the_same_and_one_line_says_so(own_cache):
     code = (
         "import torch; from components.certification.noise import discrete_normal, noisy_copies;"
@@ -146,6 +149,7 @@ def test_a_library_that_draws_other_noise_is_refused(own_cache, monkeypatch, cap
     assert "differs from the reference" in line
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("flags", [["-O1"], ["-O3"], ["-O3", "-march=native", "-ffast-math"]])
 def test_other_instructions_and_optimisations_give_the_same_integers(own_cache, monkeypatch, flags):
     """Without -march=native there are no wide multiplications: that branch of the source is another."""
@@ -155,6 +159,7 @@ def test_other_instructions_and_optimisations_give_the_same_integers(own_cache, 
     assert loaded() is not None
 
 
+@pytest.mark.medium
 def test_a_kept_library_is_not_compiled_again_and_a_damaged_one_not_used(own_cache, monkeypatch, capsys):
     if native.load() is None:
         pytest.skip("no C++ compiler here")
@@ -189,6 +194,7 @@ def test_nothing_is_loaded_from_another_user_s_folder(own_cache, monkeypatch, ca
     assert "belongs to another user" in line
 
 
+@pytest.mark.medium
 def test_a_library_that_others_can_write_to_is_not_loaded(own_cache, capsys):
     if native.load() is None:
         pytest.skip("no C++ compiler here")
@@ -197,6 +203,7 @@ def test_a_library_that_others_can_write_to_is_not_loaded(own_cache, capsys):
     assert "other users can write to" in capsys.readouterr().err
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
 def test_what_is_compiled_is_this_user_s_whatever_the_umask(own_cache, umask):
     if native.load() is None:

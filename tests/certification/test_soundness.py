@@ -42,6 +42,7 @@ def worst_radii(n, failure_prob, sigma):
     return [0.0, *(certified_radius(lower_bound(k, n, failure_prob), sigma) - MARGIN * sigma for k in hits)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("failure_prob", [0.001, 0.05])
 def test_reference_certificates_with_real_noise_fail_no_more_often_than_they_say(failure_prob):
     """20,000 attempts; n from 100 to 10,000, four sigmas, five margins and three directions."""

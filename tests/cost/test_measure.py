@@ -37,7 +37,7 @@ def data(images=600, shape=(1, 16, 16)):
 
 @pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_is_measured_with_the_whole_batch(method):
-    found = speed(recipe(method=method, batch_size=64), 0.5, data(), seconds=2.0)
+    found = speed(recipe(method=method, network="small_convnet", batch_size=8), 0.5, data(), seconds=0.5)
     assert found.train_images > 0
     assert found.samples > 0
     assert (found.block, found.batch_share, found.gpu_memory) == (250, 1.0, 0)
@@ -56,7 +56,7 @@ def test_a_step_that_takes_too_long_is_made_smaller_and_scaled():
 
 def test_more_attack_steps_cost_more():
     few, many = (
-        speed(replace(recipe(), noise_levels={"0.5": {"smoothmix": {"attack_steps": steps}}}), 0.5, data(), seconds=1.0)
+        speed(replace(recipe(), noise_levels={"0.5": {"smoothmix": {"attack_steps": steps}}}), 0.5, data(), seconds=0.2)
         for steps in (1, 40)
     )
     assert few.train_images > 1.5 * many.train_images

@@ -91,6 +91,7 @@ def test_more_rows_than_are_shown_are_named_and_more_than_that_counted():
     assert "and 300 more" in parsed.text["broken"]
 
 
+@pytest.mark.medium
 def test_many_classes_of_large_images_make_a_page_below_5_mb_that_reads_few_images():
     made = Made(classes=[f"a class with a long name, number {i}" for i in range(1000)], side=70, per_class=3)
     page = made.page(made.twins(2000), BLANK)

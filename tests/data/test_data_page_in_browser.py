@@ -6,7 +6,7 @@ from PIL import Image
 from tests.support.chromium import browsing
 from tests.support.data_pages import BLANK, SCARCE, Made
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 SECTIONS = ["finding", "broken", "expectations", "classes", "samples", "noise", "facts"]
 LOOK = """
 new Promise((done) => {

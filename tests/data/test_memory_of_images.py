@@ -53,6 +53,7 @@ def test_the_measure_notices_images_in_memory():
     assert peak.grown > 0.9 * held.nbytes
 
 
+@pytest.mark.medium
 def test_a_folder_is_prepared_checked_and_read_in_a_fraction_of_its_size(pictures, tmp_path):
     read(pictures, image_size=8)  # imports
     with Peak() as peak:

@@ -85,7 +85,7 @@ def test_mnist_is_downloaded_once(mnist_root, tmp_path, monkeypatch):
         resources.append((f"{path.name}.gz", md5(packed).hexdigest()))
     handler = partial(SimpleHTTPRequestHandler, directory=served)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
         monkeypatch.setattr(MNIST, "resources", resources)
         fetched = mnist(target, download=True)

@@ -101,6 +101,7 @@ def test_half_of_the_training_views_are_mirrored(split, root, tmp_path):
     assert steps[1] + steps[-1] > 200
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("size", [(300, 260), (1000, 20), (20, 1000), (1, 1)])
 def test_random_crops_are_distributed_as_torchvision_s(size):
     """Means of area and aspect over 4000 crops of each, within four standard errors; every crop lies in the image."""
@@ -211,6 +212,7 @@ def test_labels_counts_and_twins_of_manifests_are_checked(prepared):
     assert [item.stops for item in broken] == [True, False], "ImageNet is published as it is"
 
 
+@pytest.mark.medium
 def test_a_training_on_files_resumed_within_an_epoch_equals_an_uninterrupted_one(split, settings):
     def begin():
         torch.manual_seed(0)

@@ -25,7 +25,10 @@ def nearest(network, image, *, sigma=0.25, label=1, seed=0, index=0):
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5])
-@pytest.mark.parametrize("values", [(0.75, 0.625), (0.5, 0.875), (0.875, 0.75)])
+@pytest.mark.parametrize(
+    "values",
+    [(0.75, 0.625), *(pytest.param(values, marks=pytest.mark.medium) for values in ((0.5, 0.875), (0.875, 0.75)))],
+)
 def test_the_attacked_radius_is_never_below_the_true_one_and_within_ten_percent_of_it(values, sigma):
     image = steps(*values)
     radius = NETWORK.radius(image, sigma)

@@ -65,6 +65,7 @@ def test_ids_differ_links_lead_somewhere_and_pictures_say_what_they_show(page):
     assert all(parsed.alts)
 
 
+@pytest.mark.medium
 def test_the_accuracy_on_a_validation_split_is_drawn_where_there_is_one(page):
     said = "Accuracy on noisy validation images after each epoch"
     assert said not in page
@@ -85,11 +86,13 @@ def test_no_name_becomes_markup(page):
     assert json.loads(data)["classes"] == CLASSES
 
 
+@pytest.mark.medium
 def test_the_same_files_give_the_same_page(page):
     levels = [reference_level(0.5)]
     assert render("pets", description(), levels, image) == render("pets", description(), levels, image)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "level",
     [

@@ -18,7 +18,7 @@ from tests.support.reports import HOSTILE, description, image, reference_level
 
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
-    pytest.mark.command,
+    pytest.mark.medium,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or Google Chrome"),
 ]
 SECTIONS = ["finding", "accuracy", "meaning", "distributions", "classes", "gallery", "attacks", "training", "cost"]

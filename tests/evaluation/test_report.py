@@ -204,7 +204,7 @@ def certified(tmp_path):
     return tmp_path
 
 
-@pytest.mark.command
+@pytest.mark.medium
 @pytest.mark.parametrize("locale", [PLAIN, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}], ids=str)
 def test_evaluate_works_where_signs_cannot_be_shown(certified, locale):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | locale

@@ -18,6 +18,7 @@ def images():
     return images, labels
 
 
+@pytest.mark.medium
 def test_its_denoiser_removes_most_of_the_noise_and_leaves_the_classifier_as_it_was(images):
     pixels, labels = images
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from components.model import networks, weights
 from components.training.checks import check_method
 from tests.support.workspace import ROOT, copy_project, edit, environment
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 PAGES = {"own-network.md": "own_network", "own-method.md": "own_method"}
 
 

@@ -88,6 +88,7 @@ def test_a_checkpoint_of_resnet110_has_the_order_of_ours(tmp_path):
     same_logits(ours, theirs, (3, 32, 32))
 
 
+@pytest.mark.medium
 def test_a_checkpoint_of_an_imagenet_resnet50_gives_its_logits(tmp_path):
     from torchvision.models import resnet50
 
@@ -319,6 +320,7 @@ def test_without_a_network_connection_the_remedy_is_a_file(tmp_path, monkeypatch
         read("torchvision:IMAGENET1K_V2", "resnet50", tmp_path)
 
 
+@pytest.mark.medium
 def test_fetched_weights_come_with_their_normalisation(tmp_path, monkeypatch):
     from torchvision.models import ResNet50_Weights, resnet50
 

@@ -17,7 +17,7 @@ from pipelines import artifacts
 from pipelines.operation import approval, flow, worktree
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 MODEL = "digits-sigma-0.5"
 IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 

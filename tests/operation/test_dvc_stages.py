@@ -16,7 +16,7 @@ from pipelines.operation import dvc_stages
 from pipelines.operation.dvc_stages import ProcessGroups, StageFailed, StageStopped, group_lives, read_graph
 from pipelines.operation.source_state import fingerprint
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 SLEEP = ["sh", "-c", "echo $$; sleep 1000 & sleep 1000"]

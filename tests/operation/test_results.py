@@ -12,7 +12,7 @@ from pipelines.watchdog import FLOW_RUN
 from tests.support.registry import local, store  # noqa: F401
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 REPORT = "# Certified\n\n| sigma |\n|---:|\n| 0.5 |\n\n![Certified accuracy](curve.png)\n\nmore\n\n![P](other.png)\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.workspace import ROOT, environment, run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 STUCK = """
 import subprocess, time

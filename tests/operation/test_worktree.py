@@ -9,7 +9,7 @@ import pytest
 from pipelines import artifacts
 from pipelines.operation import worktree
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 def git(folder, *arguments):

@@ -104,6 +104,7 @@ def test_an_honest_table_is_not_contradicted_and_nearly_reached(workspace, monke
         assert (artifacts.ATTACKS / name).stat().st_size > 5_000
 
 
+@pytest.mark.medium
 def test_a_table_that_claims_too_much_is_contradicted(workspace, monkeypatch, capsys):
     before = change("radius", lambda row: round(1.4 * row["radius"], 9))
     assert run(monkeypatch, "--sigma", "0.5") == 1
@@ -116,12 +117,14 @@ def test_a_table_that_claims_too_much_is_contradicted(workspace, monkeypatch, ca
     assert (TABLE.parent / "certified_and_attacked.png").exists()
 
 
+@pytest.mark.medium
 def test_a_table_that_names_another_class_is_contradicted_at_distance_zero(workspace, monkeypatch, capsys):
     change("predict", lambda row: 1 - row["predict"])
     assert run(monkeypatch) == 1
     assert "has changed at 0.000000000" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 def test_a_stopped_attack_goes_on_and_ends_with_the_same_table(workspace, monkeypatch, capsys):
     assert run(monkeypatch) == 0
     whole = TABLE.read_text()
@@ -136,6 +139,7 @@ def test_a_stopped_attack_goes_on_and_ends_with_the_same_table(workspace, monkey
     assert TABLE.read_text() == whole
 
 
+@pytest.mark.medium
 def test_what_is_there_is_not_computed_again(workspace, monkeypatch):
     assert run(monkeypatch, "--images", "5") == 0
     few = TABLE.read_text().splitlines()

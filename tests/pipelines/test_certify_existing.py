@@ -16,7 +16,7 @@ from tests.support.registered import app_of
 from tests.support.serving import ask, running
 from tests.support.workspace import ROOT, copy_project, run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 SIGMA = 0.5
 
 

@@ -14,7 +14,7 @@ from components.model import networks
 from pipelines.check import image_shape
 from tests.support.workspace import ROOT, run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 def check(folder, changes=None):

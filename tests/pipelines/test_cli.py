@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 TALKATIVE = """

@@ -35,7 +35,7 @@ def minutes(line):
     return [float(value) for value in re.findall(r"([\d.]+) min", line)]
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_times_memory_and_what_makes_it_shorter(tmp_path):
     write_recipe(tmp_path, "digits")
     done = check(tmp_path, "--cost")
@@ -55,7 +55,7 @@ def test_times_memory_and_what_makes_it_shorter(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"], "nothing is written"
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_without_the_option_nothing_is_measured(tmp_path):
     write_recipe(tmp_path, "digits")
     done = check(tmp_path)
@@ -87,7 +87,7 @@ def test_own_pictures_are_counted_before_they_are_prepared_and_known_afterwards(
     assert known() == "not prepared yet", "prepared from another folder"
 
 
-@pytest.mark.command
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("recipe", "changes", "words"),
     [

@@ -17,7 +17,7 @@ from components.registry.loading import load_classifier
 from components.serving.pictures import images_of_pictures
 from tests.support.workspace import copy_project, edit, run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 PICTURES = {
     r"  root: .*": "  root: pictures",

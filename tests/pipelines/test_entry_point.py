@@ -44,7 +44,7 @@ def test_the_line_of_a_command_is_its_first_sentence():
     assert first_sentence("Prepare the data: read, check.") == "Prepare the data"
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_a_command_is_that_of_the_project_in_which_one_stands(bin_folder, tmp_path):
     """Worktrees share one environment."""
     other = tmp_path / "other/pipelines"
@@ -62,7 +62,7 @@ def test_a_command_is_that_of_the_project_in_which_one_stands(bin_folder, tmp_pa
     assert "check     Another check" in smoothmix(bin_folder, other.parent).stdout
 
 
-@pytest.mark.command
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("cwd", "arguments", "said"),
     [
@@ -78,7 +78,7 @@ def test_what_is_no_command_or_no_project_is_said_in_one_line(bin_folder, cwd, a
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_a_shell_completes_the_commands(bin_folder):
     script = 'eval "$(smoothmix --print-completion bash)"; COMP_WORDS=(smoothmix re); COMP_CWORD=1; '
     script += '"$(complete -p smoothmix | sed -E "s/.*-F ([^ ]+).*/\\1/")"; echo "${COMPREPLY[@]}"'

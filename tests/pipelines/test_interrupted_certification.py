@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.workspace import copy_results, edit, environment, kill_when, run, stages_run
 
-pytestmark = [pytest.mark.command, pytest.mark.slow]
+pytestmark = [pytest.mark.medium, pytest.mark.slow]
 
 CERTIFY = [sys.executable, "-m", "pipelines.certify", "--sigma", "1.0"]
 TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]

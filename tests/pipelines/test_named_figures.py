@@ -19,21 +19,29 @@ from pipelines import artifacts, evaluate, lookup, register
 KEPT = Path(__file__).parents[2] / "results/digits/smoothmix/1.0"
 
 
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A workspace that the stages before register have filled, with a kept run."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copytree(KEPT / "outputs", "outputs")
+        tables = artifacts.certificates(1.0).parent
+        (tables / "table.tsv").write_bytes(gzip.decompress((tables / "table.tsv.gz").read_bytes()))
+        (tables / "table.tsv.gz").unlink()
+        description = {"source": "digits", "origin": "", "classes": ["0"], "image_shape": [1, 16, 16], "max_value": 16}
+        description |= {"mean": None, "std": None, "train_images": 1347, "test_images": 450}
+        artifacts.DESCRIPTION.parent.mkdir(parents=True)
+        artifacts.DESCRIPTION.write_text(json.dumps(description | {"train_sha256": "ab", "test_sha256": "cd"}))
+        evaluate.run(parameters.parse(yaml.safe_load((KEPT / "params.yaml").read_text())))
+    return folder
+
+
 @pytest.fixture
-def summary(tmp_path, monkeypatch):
-    """The metrics of a kept run, in a workspace that the stages before register have filled."""
-    monkeypatch.chdir(tmp_path)
+def summary(evaluated, monkeypatch):
+    """The metrics of the run, in its workspace."""
+    monkeypatch.chdir(evaluated)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(KEPT / "outputs", "outputs")
-    folder = artifacts.certificates(1.0).parent
-    (folder / "table.tsv").write_bytes(gzip.decompress((folder / "table.tsv.gz").read_bytes()))
-    (folder / "table.tsv.gz").unlink()
-    description = {"source": "digits", "origin": "", "classes": ["0"], "image_shape": [1, 16, 16], "max_value": 16}
-    description |= {"mean": None, "std": None, "train_images": 1347, "test_images": 450}
-    artifacts.DESCRIPTION.parent.mkdir(parents=True)
-    artifacts.DESCRIPTION.write_text(json.dumps(description | {"train_sha256": "ab", "test_sha256": "cd"}))
-    raw = yaml.safe_load((KEPT / "params.yaml").read_text())
-    evaluate.run(parameters.parse(raw))
     yield json.loads(artifacts.METRICS.read_text())["1.0"]
     mlflow.set_tracking_uri(None)
 
@@ -49,6 +57,7 @@ def told(tags):
     return {name: value.strip() for name, _, value in (line.strip().partition(" ") for line in lines)}
 
 
+@pytest.mark.medium
 def test_a_run_holds_both_acrs_and_the_arithmetic_and_the_distribution_of_p_lower(summary):
     tracking = Tracking(Path("mlflow"), "digits")
     run_id = register.complete_run(tracking, 1.0, load_card(artifacts.model(1.0)), summary, "content")

@@ -15,7 +15,7 @@ from components.registry.descriptions import NOTE
 from components.registry.tracking import CURVE
 from tests.support.workspace import ROOT, copy_project, copy_results, edit, kill_when, run, stages_run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 @pytest.fixture

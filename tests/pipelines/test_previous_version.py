@@ -156,6 +156,7 @@ def test_files_of_other_images_another_bound_or_an_older_form_are_none(project, 
 # --- on the page -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_the_page_draws_it_and_says_the_difference(project, present):
     found = previous(here(), present)
     page = render("digits", reports.description(450), [replace(present, previous=found)], None, "none here")

@@ -14,7 +14,7 @@ from pipelines.champion_challenger import find_contest
 from tests.support.registry import local, store  # noqa: F401  # fixtures
 from tests.tools.test_notify import webhook  # noqa: F401  # a fixture
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 POLICY = Promote(min_gain=0.005, radii=[0.5], confidence=0.95, min_clean_accuracy=0.5, max_abstention=0.5)
 LEVELS = ("0.5", "1.0")

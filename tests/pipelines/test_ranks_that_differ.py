@@ -16,7 +16,7 @@ from components.model import networks, weights
 from pipelines import artifacts
 from tests.support.workspace import ROOT, edit, environment
 
-pytestmark = [pytest.mark.command, pytest.mark.slow]
+pytestmark = [pytest.mark.medium, pytest.mark.slow]
 
 SIGMA = 0.5
 

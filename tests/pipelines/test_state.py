@@ -14,7 +14,7 @@ from pipelines import state
 from pipelines.state import References, find_items, prunable, prune, references, registered_weights, show
 from tests.tools.test_files import holder
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 OLD = 30 * 86400
 

@@ -15,7 +15,7 @@ from components.registry.promotions import Promotions
 from tests.support.registry import aliases, judged, state, with_versions
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 def test_a_promotion_moves_previous_and_champion_and_rollback_goes_back(promotions, tmp_path):

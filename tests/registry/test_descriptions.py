@@ -5,7 +5,7 @@ import pytest
 from components.registry import descriptions
 from components.registry.tracking import CONTENT, run_name
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 FACTS = {"sigma": 0.5, "method": "smoothmix", "network": "lenet", "epochs": 30, "seed": 0}
 
 

@@ -16,7 +16,7 @@ from components.registry.packaging import log_model, requirements
 from components.tools.hashing import hash_file
 from tests.support.own_code import LINEAR, write
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 SHAPE, NAME = (1, 8, 8), "own-sigma-0.5"
 FACTS = {
     "sigma": 0.5,

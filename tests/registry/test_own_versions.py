@@ -13,7 +13,7 @@ from components.registry.tables import content_hash, registered_table
 from tests.registry.test_own_models import FACTS, SHAPE
 from tests.support.own_code import LINEAR, write
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 @pytest.fixture

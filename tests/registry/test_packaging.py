@@ -1,6 +1,7 @@
 """What a registered model asks for is what its code imports."""
 
 import ast
+import functools
 import sys
 from importlib.metadata import packages_distributions
 
@@ -33,6 +34,7 @@ def imports_of(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
 def imported_packages():
     """Packages that the model's code imports, directly or through others of our modules."""
     seen, waiting, names = set(), [MODEL_CODE], set()

@@ -8,7 +8,7 @@ from components.registry import versions
 from components.registry.aliases import EXPIRES, KEY
 from tests.support.registry import aliases, judged, state, with_versions
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 # --- questions ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from components.registry.model_files import REGISTERED_HASHES
 from components.registry.packaging import log_model
 from components.tools.hashing import hash_file
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 NAME = "trial"
 SHAPE = (1, 16, 16)

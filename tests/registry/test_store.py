@@ -10,7 +10,7 @@ import pytest
 from components.registry.tracking import Tracking
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 TRAINING = """

@@ -25,7 +25,7 @@ from components.tools.hashing import hash_file
 from tests.registry.test_registry import FACTS, SHAPE
 from tests.support.workspace import ROOT
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 TRAINING = {"method": "gaussian", "sigma": 0.5}
 OPEN = "import sys; from pathlib import Path; from components.registry.tracking import Tracking; "

@@ -93,7 +93,7 @@ def test_the_alias_is_looked_at_again_and_again():
     assert len(looks) >= 3
 
 
-@pytest.mark.command
+@pytest.mark.medium
 def test_no_request_is_lost_while_the_alias_moves_in_a_real_registry(registry, monkeypatch):  # noqa: F811
     """Six clients ask without a pause; each sees version 1 first and version 2 then, never a refusal."""
     monkeypatch.setattr(alias_module.AliasWatch.start, "__defaults__", (0.2,))

@@ -14,7 +14,7 @@ from tests.support.chromium import browsing
 from tests.support.registered import app_of, registry  # noqa: F401
 from tests.support.serving import SHAPE, make_classifier, running
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 TOKEN = "correct horse battery"
 STATE = "document.body.dataset.state"

@@ -14,7 +14,7 @@ import pytest
 from components.tools import files
 from components.tools.files import claim, is_held, locked, replaced, write_json, write_text
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 

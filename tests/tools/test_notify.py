@@ -31,7 +31,7 @@ class Webhook(BaseHTTPRequestHandler):
 def webhook(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
     server.heard, server.status = [], 200
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv(notify.URL, f"http://127.0.0.1:{server.server_port}/hook")
     yield server
     server.shutdown()

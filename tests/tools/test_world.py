@@ -13,7 +13,7 @@ import pytest
 from tests.support.ranks import started
 from tests.support.workspace import ROOT, run
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_the_network_is_left_as_it_was(training):
         ("lenet", (1, 18, 21)),
         ("lenet", (3, 16, 16)),
         ("resnet20", (3, 32, 32)),
-        ("resnet50", (3, 64, 64)),
+        pytest.param("resnet50", (3, 64, 64), marks=pytest.mark.medium),
     ],
 )
 def test_the_fused_network_is_the_same_function_with_the_same_gradient_and_follows_the_training(name, shape):

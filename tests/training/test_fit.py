@@ -138,7 +138,9 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_other
 
 
 @pytest.mark.parametrize("method", ["smoothmix", "gaussian"])
-@pytest.mark.parametrize("finished", [1, 5, 6, 10, 18, 23, 24])
+@pytest.mark.parametrize(
+    "finished", [5, 6, 23, *(pytest.param(steps, marks=pytest.mark.medium) for steps in (1, 10, 18, 24))]
+)
 def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path, network, data, settings, method, finished
 ):

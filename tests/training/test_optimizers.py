@@ -25,6 +25,7 @@ def trained(network, data, settings):
     return training
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("optimizer", "schedule", "backbone_rate"), list(itertools.product(OPTIMIZERS, SCHEDULES, BACKBONE_RATES))
 )

@@ -66,6 +66,7 @@ def assert_same_training(one, other):
     assert all(torch.equal(values, other.per_image[name]) for name, values in one.per_image.items())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("finished", [1, 3, 4, 5, 10, 11])
 def test_catrs_resumed_at_any_moment_ends_alike_and_asks_for_no_target_twice(
     tmp_path, network, data, settings, gaussian, finished
@@ -81,6 +82,7 @@ def test_catrs_resumed_at_any_moment_ends_alike_and_asks_for_no_target_twice(
     torch.testing.assert_close(whole.per_image[TARGET].sum(1), torch.ones(20))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("moment", ["before", "selecting", "selected", "after", "reweighing", "reweighed", "last"])
 def test_sun2025_resumed_at_any_moment_ends_alike(tmp_path, network, data, settings, moment):
     settings = sun2025(settings)

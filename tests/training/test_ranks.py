@@ -16,7 +16,7 @@ from tests.support.ranks import started
 from tests.support.small_training import validation_on
 from tests.support.warm_start import PYTHON
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 
 def in_one(network, data, settings):

@@ -23,7 +23,7 @@ from components.tools.hashing import hash_file
 from pipelines import artifacts
 from tests.support.warm_start import PYTHON
 
-pytestmark = pytest.mark.command
+pytestmark = pytest.mark.medium
 
 ROOT = Path(__file__).parents[2]
 SIGMA = 0.5
