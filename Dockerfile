@@ -29,15 +29,22 @@ ARG TORCH_INDEX=
 COPY requirements/install.sh requirements/train.lock ./requirements/
 RUN sh requirements/install.sh requirements/train.lock
 
+# On a volume, as pipeline below. What is compiled for this machine stays there, and a stop reaches all processes at
+# once, as Ctrl-C: a stage keeps its progress, and DVC, which would die at SIGTERM, waits for it.
+FROM train-environment AS train
+COPY . /app/source
+USER 10001
+WORKDIR /work
+VOLUME /work
+ENV XDG_CACHE_HOME=/work/.cache TORCHINDUCTOR_CACHE_DIR=/work/.cache/inductor TRITON_CACHE_DIR=/work/.cache/triton
+STOPSIGNAL SIGINT
+ENTRYPOINT ["tini", "-g", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
+CMD ["smoothmix", "--help"]
+
 FROM train-environment AS serve-environment
 ARG TORCH_INDEX=
 COPY requirements/serve.lock ./requirements/
 RUN sh requirements/install.sh requirements/serve.lock
-
-FROM serve-environment AS pipeline-environment
-ARG TORCH_INDEX=
-COPY requirements/runtime.lock ./requirements/
-RUN sh requirements/install.sh requirements/runtime.lock
 
 FROM serve-environment AS serve
 COPY . /app/source
@@ -49,17 +56,10 @@ HEALTHCHECK --start-period=60s CMD ["python", "-c", "import os, urllib.request a
 ENTRYPOINT ["tini", "--", "sh", "-c", "exec python -m pipelines.serve --host 0.0.0.0 --port \"$SERVING_PORT\" \"$@\"", "serve"]
 CMD ["--model", "models:/digits-sigma-0.5@champion"]
 
-# For the two that work on a volume: what is compiled for this machine stays there, and a stop reaches all processes at
-# once, as Ctrl-C: a stage keeps its progress, and DVC, which would die at SIGTERM, waits for it.
-FROM train-environment AS train
-COPY . /app/source
-USER 10001
-WORKDIR /work
-VOLUME /work
-ENV XDG_CACHE_HOME=/work/.cache TORCHINDUCTOR_CACHE_DIR=/work/.cache/inductor TRITON_CACHE_DIR=/work/.cache/triton
-STOPSIGNAL SIGINT
-ENTRYPOINT ["tini", "-g", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
-CMD ["smoothmix", "--help"]
+FROM serve-environment AS pipeline-environment
+ARG TORCH_INDEX=
+COPY requirements/runtime.lock ./requirements/
+RUN sh requirements/install.sh requirements/runtime.lock
 
 FROM pipeline-environment AS pipeline
 COPY . /app/source

@@ -72,7 +72,7 @@ lock:  ## solve the dependencies of pyproject.toml anew
 BUILDER ?= docker
 image:  ## build the images smoothmix-train, -serve and -pipeline: BUILDER=docker, podman or buildah
 	@for target in train serve pipeline; do \
-		set -ex; $(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker) --build-arg TORCH_INDEX="$(TORCH_INDEX)" --target $$target --tag smoothmix-$$target .; \
+		set -ex; $(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker --layers) --build-arg TORCH_INDEX="$(TORCH_INDEX)" --target $$target --tag smoothmix-$$target .; \
 	done
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
