@@ -5,14 +5,15 @@
 # `make image` builds them all. The environments lie in layers that a change of the source leaves as they are.
 FROM python:3.11-slim-bookworm AS train-environment
 WORKDIR /app
-# git: DVC and the provenance need it; it commits recipes on the volume, and fetches from the image what root owns. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
+# git: DVC and the provenance need it; it commits recipes on the volume and fetches from the image, whoever owns them. g++:
+# torch compiles kernels with it. tini: passes signals on, reaps children.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git g++ tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home pipeline \
     && install --directory --owner 10001 /work \
-    && git config --system safe.directory /app/source \
+    && git config --system safe.directory '*' \
     && git config --system user.name pipeline \
     && git config --system user.email pipeline@localhost \
     && python -m venv /app/.venv \
