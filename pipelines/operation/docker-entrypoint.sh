@@ -24,8 +24,8 @@ if [ ! -e "$volume/dvc.yaml" ] || [ -e "$unfinished" ]; then
 fi
 case ${1:-} in
 update)
-    in_volume checkout --quiet HEAD -- dvc.lock outputs # what a run writes, as committed: DVC's cache has what it was
-    if ! in_volume pull --quiet --no-rebase --no-edit "$source" HEAD; then
+    if ! in_volume checkout --quiet HEAD -- dvc.lock outputs || # what runs write: DVC's cache has it again
+        ! in_volume pull --quiet --no-rebase --no-edit "$source" HEAD; then
         in_volume merge --abort 2> /dev/null || true
         end "the image's commit could not be merged into the volume's, which stays as it was: merge it there by hand (git pull $source HEAD)"
     fi
@@ -35,7 +35,7 @@ update)
 git | sh | bash) ;; # for repairs
 *)
     in_volume merge-base --is-ancestor "$image" HEAD 2> /dev/null ||
-        end "the image holds commit $(printf %.9s "$image"), the volume $(in_volume rev-parse --short=9 HEAD), without it: merge it by this image's command update, or go on with the image of the volume's commit"
+        end "the image holds commit $(printf %.9s "$image"), the volume $(in_volume rev-parse --short=9 HEAD 2> /dev/null || echo no commit), without it: merge it by this image's command update, or go on with the image of the volume's commit"
     ;;
 esac
 exec "$@"
