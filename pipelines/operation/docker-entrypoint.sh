@@ -5,6 +5,7 @@ set -eu
 source=${SMOOTHMIX_SOURCE:-/app/source}
 volume=${SMOOTHMIX_VOLUME:-/work}
 unfinished=$volume/.copy-unfinished
+[ -w "${HOME:-/}" ] || export HOME=/tmp # a user whom the image does not know has no other
 end() {
     echo "error: $1" >&2
     exit 1
