@@ -42,6 +42,13 @@ def test_the_image_holds_every_tracked_file():
     assert [name for name in names if is_excluded(name)] == []
 
 
+def test_what_an_excluded_folder_holds_all_the_same_is_named_in_full():
+    """buildah and podman look into an excluded folder for names alone, not for patterns."""
+    again = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert again
+    assert [line for line in again if not (ROOT / line.removeprefix("!")).is_file()] == []
+
+
 @pytest.mark.parametrize(
     "name",
     [
