@@ -20,7 +20,8 @@ if [ ! -w "$volume" ]; then
 fi
 if [ ! -e "$volume/dvc.yaml" ] || [ -e "$unfinished" ]; then
     touch "$unfinished" # there until all is copied, so that a copy that was cut short is made again
-    cp -R "$source/." "$volume/" || end "the project could not be copied to $volume: make room there, then start again"
+    said=$(cp -R -f "$source/." "$volume/" 2>&1) || # -f: git writes its files read-only
+        end "the project could not be copied to $volume ($(echo "$said" | tail -n 1)): make room there, then start again"
     rm "$unfinished"
 fi
 case ${1:-} in

@@ -129,11 +129,13 @@ def test_the_first_start_copies_the_project_and_later_ones_keep_what_is_there(im
 def test_a_first_copy_that_was_cut_short_is_made_again(image, volume, tmp_path):
     broken = tmp_path / "bin/cp"  # copies the first file, then has no room
     broken.parent.mkdir()
-    broken.write_text(f"#!/bin/sh\ncat {image}/dvc.yaml > {volume}/dvc.yaml\nexit 1\n")
+    broken.write_text(f"#!/bin/sh\ncat {image}/dvc.yaml > {volume}/dvc.yaml\necho cp: full >&2\nexit 1\n")
     broken.chmod(0o755)
     first = start(image, volume, path=f"{broken.parent}{os.pathsep}{os.environ['PATH']}")
     assert (first.returncode, first.stdout) == (1, "")
-    assert first.stderr == f"error: the project could not be copied to {volume}: make room there, then start again\n"
+    assert first.stderr == (
+        f"error: the project could not be copied to {volume} (cp: full): make room there, then start again\n"
+    )
     assert (volume / "dvc.yaml").exists()
     assert start(image, volume).returncode == 0
     assert (volume / "pipelines/code.py").exists()

@@ -82,6 +82,11 @@ def test_an_image_holds_its_lock_and_nothing_for_development(engine, image, lock
         assert not names & {"dvc", "mlflow", "prefect", "great-expectations"}
 
 
+def test_a_copy_that_was_cut_short_is_made_again_over_git_s_read_only_files(inside):
+    succeeds(inside("train", "touch", ".copy-unfinished"))
+    assert inside("train", "git", "status", "--short").stdout == ""
+
+
 def test_train_computes(inside):
     stages = "smoothmix prepare && smoothmix train --sigma 0.5 && smoothmix certify --sigma 0.5"
     succeeds(inside("train", "sh", "-c", f"{SHORT} && {stages} && test -s outputs/certificates/0.5/table.tsv"))
