@@ -31,7 +31,7 @@ update)
         in_volume merge --abort 2> /dev/null || true
         end "the image's commit could not be merged into the volume's, which stays as it was: merge it there by hand (git pull $source HEAD)"
     fi
-    echo "the volume holds the image's commit $(in_volume rev-parse --short=9 HEAD)"
+    echo "the volume's commit $(in_volume rev-parse --short=9 HEAD) holds the image's $(printf %.9s "$image")"
     exit
     ;;
 git | sh | bash) ;; # for repairs

@@ -167,7 +167,7 @@ def test_an_old_volume_is_refused_until_it_has_taken_the_new_image_over(image, v
     (volume / "dvc.lock").write_text("of a run on the volume")
     (volume / "outputs/metrics.json").write_text("of a run on the volume")
     updated = start(image, volume, "update")
-    assert (updated.returncode, updated.stdout) == (0, f"the volume holds the image's commit {new}\n")
+    assert (updated.returncode, updated.stdout) == (0, f"the volume's commit {new} holds the image's {new}\n")
     assert (volume / "pipelines/code.py").read_text() == "second"
     assert start(image, volume).stdout == "the command\n"
 

@@ -75,7 +75,7 @@ def test_an_image_holds_its_lock_and_nothing_for_development(engine, image, lock
     listed = run(
         engine, "run", "--rm", "--entrypoint", "python", f"smoothmix-{image}", "-m", "pip", "list", "--format=json"
     )
-    names = {package["name"].lower().replace("_", "-") for package in json.loads(succeeds(listed))} - {"pip"}
+    names = {re.sub(r"[-_.]+", "-", package["name"]).lower() for package in json.loads(succeeds(listed))} - {"pip"}
     assert names <= locked(lock)
     assert {"torch", "numpy"} <= names
     if image == "train":
