@@ -93,10 +93,9 @@ def test_train_computes(inside):
 
 
 def test_the_pipeline_runs_a_recipe_that_was_committed_on_the_volume(inside):
-    succeeds(inside("pipeline", "sh", "-c", f"{SHORT} && git commit -qam Shorter"))
+    recorded = "git commit -qam Shorter && git log -1 --format=%an && git status --porcelain"
+    assert succeeds(inside("pipeline", "sh", "-c", f"{SHORT} && {recorded}")) == "pipeline\n"
     succeeds(inside("pipeline"))
-    provenance = json.loads(succeeds(inside("pipeline", "cat", "outputs/training_logs/0.25/provenance.json")))
-    assert provenance["git_state"] == "clean"
     kept = succeeds(inside("train", "ls", ".cache/smoothmix-pipeline"))
     assert kept.startswith("noise-"), "what is compiled stays on the volume"
 
@@ -125,8 +124,8 @@ def test_serve_answers_and_is_healthy_on_a_port_of_one_s_own(engine, inside, vol
     options = ("--detach", "--name", name, *variables)
     try:
         succeeds(inside("serve", "--model", "models:/digits-sigma-0.25/1", options=options))
-        (check,) = json.loads(succeeds(run(engine, "image", "inspect", "smoothmix-serve")))
-        kind, *health = check["Config"]["Healthcheck"]["Test"]
+        (started,) = json.loads(succeeds(run(engine, "inspect", name)))
+        kind, *health = started["Config"]["Healthcheck"]["Test"]
         assert kind == "CMD"
         for _ in range(60):
             if (answered := run(engine, "exec", name, *health)).returncode == 0:
@@ -142,6 +141,7 @@ def test_serve_without_a_store_is_one_line(engine):
     token = ("--env", "SERVING_TOKEN=0123456789abcdef")
     done = run(engine, "run", "--rm", "--no-healthcheck", "--network", "none", *token, "smoothmix-serve")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no tracking store ")
-    assert "set MLFLOW_TRACKING_URI to a tracking server" in done.stderr
-    assert done.stderr.count("\n") == 1
+    *_, said = done.stderr.splitlines()  # podman itself has more to say where there is no systemd
+    assert said.startswith("error: there is no tracking store ")
+    assert "set MLFLOW_TRACKING_URI to a tracking server" in said
+    assert "Traceback" not in done.stderr
