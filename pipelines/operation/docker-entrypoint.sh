@@ -34,7 +34,7 @@ update)
     echo "the volume's commit $(in_volume rev-parse --short=9 HEAD) holds the image's $(printf %.9s "$image")"
     exit
     ;;
-git | sh | bash) ;; # for repairs
+git | cat | sh | bash) ;; # which look and repair
 *)
     in_volume merge-base --is-ancestor "$image" HEAD 2> /dev/null ||
         end "the image holds commit $(printf %.9s "$image"), the volume $(in_volume rev-parse --short=9 HEAD 2> /dev/null || echo no commit), without it: merge it by this image's command update, or go on with the image of the volume's commit"
