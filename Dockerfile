@@ -1,30 +1,23 @@
-# The pipeline with its locked environment. State (tracking store, checkpoints) and DVC's cache belong on volumes:
-#   docker build -t smoothmix-pipeline .
-#   docker run --rm -v smoothmix-work:/work smoothmix-pipeline
-# A service of a registered model, from a tracking server that the container can reach (see docs/serving.md):
-#   docker build --target serve -t smoothmix-serve .
-#   docker run --rm -p 8000:8000 -e SERVING_TOKEN -e MLFLOW_TRACKING_URI smoothmix-serve --model models:/NAME@champion
-FROM python:3.11-slim-bookworm AS environment
+# Three images, each with what the one before it holds and more, and none with tools for development (docs/deploy.md):
+#   train     computes: prepare, train, certify
+#   serve     answers for a registered model
+#   pipeline  the whole graph, on a volume that keeps the project, its data and its state
+# `make image` builds them all. The environments lie in layers that a change of the source leaves as they are.
+FROM python:3.11-slim-bookworm AS train-environment
 WORKDIR /app
-COPY requirements/uv.lock requirements/pipeline.lock ./requirements/
-RUN python -m venv /app/.venv \
-    && /app/.venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/uv.lock \
-    && VIRTUAL_ENV=/app/.venv /app/.venv/bin/uv pip sync --compile-bytecode --no-cache --require-hashes requirements/pipeline.lock \
-    && ln -s /app/source/pipelines/smoothmix.sh /app/.venv/bin/smoothmix
-
-FROM python:3.11-slim-bookworm AS runtime
-# git: DVC and the provenance need it; it commits recipes on the volume, and fetches from the image what root owns. g++: torch compiles kernels with it. tini: passes signals on, reaps children.
+# git: DVC and the provenance need it; it commits recipes on the volume and fetches from the image, whoever owns them. g++:
+# torch compiles kernels with it. tini: passes signals on, reaps children.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git g++ tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home pipeline \
     && install --directory --owner 10001 /work \
-    && git config --system safe.directory /app/source \
+    && git config --system safe.directory '*' \
     && git config --system user.name pipeline \
-    && git config --system user.email pipeline@localhost
-COPY --from=environment /app/.venv /app/.venv
-COPY . /app/source
+    && git config --system user.email pipeline@localhost \
+    && python -m venv /app/.venv \
+    && ln -s /app/source/pipelines/smoothmix.sh /app/.venv/bin/smoothmix
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DO_NOT_TRACK=1 \
@@ -32,19 +25,49 @@ ENV PATH=/app/.venv/bin:$PATH \
     MLFLOW_DISABLE_TELEMETRY=true \
     GX_ANALYTICS_ENABLED=false \
     PREFECT_SERVER_ANALYTICS_ENABLED=false
+# An index with other builds of torch, such as those for CPUs; empty: the build of the lock, with CUDA.
+ARG TORCH_INDEX=
+COPY requirements/install.sh requirements/train.lock ./requirements/
+RUN sh requirements/install.sh requirements/train.lock
+
+# On a volume, as pipeline below. What is compiled for this machine stays there, and a stop reaches all processes at
+# once, as Ctrl-C: a stage keeps its progress, and DVC, which would die at SIGTERM, waits for it.
+FROM train-environment AS train
+COPY . /app/source
 USER 10001
-
-FROM runtime AS serve
-WORKDIR /app/source
-EXPOSE 8000
-HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health')"]
-ENTRYPOINT ["tini", "--", "python", "-m", "pipelines.serve", "--host", "0.0.0.0"]
-CMD ["--model", "models:/digits-sigma-0.5@champion"]
-
-FROM runtime AS pipeline
 WORKDIR /work
 VOLUME /work
-# To all at once, as Ctrl-C: a stage keeps its progress, and DVC, which would die at SIGTERM, waits for it.
+ENV XDG_CACHE_HOME=/work/.cache TORCHINDUCTOR_CACHE_DIR=/work/.cache/inductor TRITON_CACHE_DIR=/work/.cache/triton
+STOPSIGNAL SIGINT
+ENTRYPOINT ["tini", "-g", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
+CMD ["smoothmix", "--help"]
+
+FROM train-environment AS serve-environment
+ARG TORCH_INDEX=
+COPY requirements/serve.lock ./requirements/
+RUN sh requirements/install.sh requirements/serve.lock
+
+FROM serve-environment AS serve
+COPY . /app/source
+USER 10001
+WORKDIR /app/source
+ENV SERVING_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['SERVING_PORT'] + '/health')"]
+ENTRYPOINT ["tini", "--", "sh", "-c", "exec python -m pipelines.serve --host 0.0.0.0 --port \"$SERVING_PORT\" \"$@\"", "serve"]
+CMD ["--model", "models:/digits-sigma-0.5@champion"]
+
+FROM serve-environment AS pipeline-environment
+ARG TORCH_INDEX=
+COPY requirements/runtime.lock ./requirements/
+RUN sh requirements/install.sh requirements/runtime.lock
+
+FROM pipeline-environment AS pipeline
+COPY . /app/source
+USER 10001
+WORKDIR /work
+VOLUME /work
+ENV XDG_CACHE_HOME=/work/.cache TORCHINDUCTOR_CACHE_DIR=/work/.cache/inductor TRITON_CACHE_DIR=/work/.cache/triton
 STOPSIGNAL SIGINT
 ENTRYPOINT ["tini", "-g", "--", "/app/source/pipelines/operation/docker-entrypoint.sh"]
 CMD ["dvc", "repro"]

@@ -9,7 +9,7 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup environment run test-unit test test-all lint docs benchmark-setup lock ui serve
+.PHONY: help setup environment run test-unit test test-all lint docs benchmark-setup lock image ui serve
 
 MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
@@ -63,7 +63,17 @@ lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile requirements/uv.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/uv.lock
 	uv pip compile requirements/benchmark.in --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/benchmark.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/pipeline.lock
+	uv pip compile pyproject.toml --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/runtime.lock
+	uv pip compile --group train --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/train.lock
+	uv pip compile --group serve --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/serve.lock
 	uv pip compile --group docs --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/docs.lock
+
+# docker's format where it is not the only one: the other drops the health check
+BUILDER ?= docker
+image:  ## build the images smoothmix-train, -serve and -pipeline: BUILDER=docker, podman or buildah
+	@for target in train serve pipeline; do \
+		set -ex; $(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker --layers) --build-arg TORCH_INDEX="$(TORCH_INDEX)" --target $$target --tag smoothmix-$$target .; \
+	done
 
 ui: setup  ## look at the runs and the registered models: MLflow on port 5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$(python -c 'from pipelines import artifacts; print(artifacts.tracking_store())')/mlflow.db}"

@@ -8,6 +8,7 @@ import io
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -129,7 +130,8 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
     with ExitStack() as open_world:
         try:
             ranks = open_world.enter_context(joined())
-            stage(*arguments, **options)
+            with shared_memory_in_one_line():
+                stage(*arguments, **options)
         except BrokenPipeError:  # the reader closed the pipe, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
         except (ValueError, FloatingPointError, OSError) as error:
@@ -145,6 +147,22 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
     if line:
         print(line, file=sys.stderr)
     return code
+
+
+@contextmanager
+def shared_memory_in_one_line() -> Iterator[None]:
+    """Turn what torch raises when its worker processes find no room in /dev/shm, 64 MiB in a container by default, into
+    an OSError with the remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        size = shutil.disk_usage("/dev/shm").total >> 20
+        raise OSError(
+            f"/dev/shm has {size} MiB, too little for the worker processes that decode images: give this container "
+            "more, --shm-size=8g with docker and podman, and start it again"
+        ) from None
 
 
 @contextmanager

@@ -53,3 +53,10 @@ def test_the_name_of_a_model_reaches_the_service_as_it_is(folder):
     (folder / "Makefile").write_text((folder / "Makefile").read_text().replace("python -m", "printf '%s|'"))
     served = subprocess.run(["make", "-s", "serve", f"MODEL={name}"], cwd=folder, capture_output=True, text=True)
     assert served.stdout == f"pipelines.serve|--model|{name}|"
+
+
+def test_images_are_built_by_docker_and_in_its_format_by_others(folder):
+    by_docker, by_podman = (would_run(folder, "image", f"BUILDER={name}") for name in ("docker", "podman"))
+    assert "docker build --build-arg" in " ".join(by_docker.split())
+    assert "podman build --format docker --layers --build-arg" in by_podman
+    assert 'TORCH_INDEX="file:///wheels"' in would_run(folder, "image", "TORCH_INDEX=file:///wheels")

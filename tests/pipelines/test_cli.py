@@ -28,3 +28,26 @@ def test_a_reader_that_has_enough_is_no_error():
     os.close(read)
     _, said = process.communicate()
     assert (process.returncode, said) == (0, "")
+
+
+OUT_OF_SHARED_MEMORY = """
+import sys
+import torch
+from torch.utils.data import DataLoader
+from pipelines.cli import guard
+def decode():
+    list(DataLoader(torch.zeros(8, 1 << 20), batch_size=4, num_workers=1))
+sys.exit(guard(decode))
+"""
+
+
+def test_a_container_with_little_shared_memory_is_one_line():
+    own_mounts = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=1m none /dev/shm"
+    if subprocess.run([*own_mounts, mount], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    command = [*own_mounts, f'{mount} && exec "$@"', "sh", sys.executable, "-c", OUT_OF_SHARED_MEMORY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: /dev/shm has 1 MiB, too little for the worker processes that decode images: ")
+    assert done.stderr.count("\n") == 1
