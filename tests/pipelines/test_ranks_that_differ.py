@@ -1,11 +1,15 @@
-"""Two working copies in one run, as on two machines, of which one has another recipe: nothing is computed."""
+"""Two working copies in one run, as on two machines: one has another recipe, or loses its process."""
 
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,16 +51,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_together(folders: list[Path], stage: str) -> list[subprocess.CompletedProcess[str]]:
-    """A stage with one rank in each working copy; each has an agent of its own, as on machines of their own."""
+def start_together(folders: list[Path], stage: str, *options: str, restarts: int = 0) -> list[subprocess.Popen[str]]:
+    """A stage with one rank in each working copy; each has an agent of its own, as on machines of their own.
+
+    Args:
+        restarts: how often they may all start anew; else the ranks are numbered as the folders.
+    """
     with socket.create_server(("localhost", 0)) as free:
         port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(folders)), "--nproc-per-node", "1"]
-    torchrun += ["--master-addr", "localhost", "--master-port", port]
-    command = ["-m", f"pipelines.{stage}", "--sigma", str(SIGMA)]
-    started = [
+    if restarts:
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+        torchrun += ["--max-restarts", str(restarts)]
+    else:
+        torchrun += ["--master-addr", "localhost", "--master-port", port]
+    return [
         subprocess.Popen(
-            [*torchrun, "--node-rank", str(rank), *command],
+            [*torchrun, "--node-rank", str(rank), "-m", f"pipelines.{stage}", "--sigma", str(SIGMA), *options],
             cwd=folder,
             env=environment() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -65,11 +76,24 @@ def run_together(folders: list[Path], stage: str) -> list[subprocess.CompletedPr
         )
         for rank, folder in enumerate(folders)
     ]
+
+
+def ends_of(started: list[subprocess.Popen[str]]) -> list[subprocess.CompletedProcess[str]]:
     said = [process.communicate(timeout=300) for process in started]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *both)
         for process, both in zip(started, said, strict=True)
     ]
+
+
+def worker_of(agent: subprocess.Popen[str]) -> int:
+    """The process that computes."""
+    (pid,) = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    return int(pid)
+
+
+def newest_checkpoint(folder: Path) -> str:
+    return max((path.name for path in folder.glob(".state/checkpoints/*/epoch-*.pt")), default="")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +113,7 @@ def test_ranks_with_other_recipes_are_refused_by_name_and_leave_nothing(
     folders = [shutil.copytree(prepared, tmp_path / name) for name in ("one", "other")]
     edit(folders[1] / "params.yaml", changes)
     before = [files_in(folder) for folder in folders]
-    one, other = run_together(folders, stage)
+    one, other = ends_of(start_together(folders, stage))
     assert (one.returncode, other.returncode) == (1, 1), one.stderr + other.stderr
     (line,) = re.findall(r"^error: .*", one.stderr + other.stderr, re.MULTILINE)  # once per machine
     differences = differences.format(r"rank 0 on \S+", r"rank 1 on \S+")
@@ -103,3 +127,48 @@ def test_ranks_with_other_recipes_are_refused_by_name_and_leave_nothing(
 def files_in(folder: Path) -> set[str]:
     """Files and folders."""
     return {os.path.relpath(path, folder) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["first", "second"])
+def test_a_training_goes_on_within_a_minute_after_a_machine_s_process_was_killed(prepared, tmp_path, lost):
+    """By torchrun's rendezvous c10d, with one folder of state for all: to the weights of a training left alone."""
+    whole = [shutil.copytree(prepared, tmp_path / name) for name in ("left alone", "its other")]
+    killed = [shutil.copytree(prepared, tmp_path / name) for name in ("killed", "its other, too")]
+    for one, other in (whole, killed):
+        (one / ".state").mkdir(exist_ok=True)
+        (other / ".state").symlink_to(one / ".state")
+    for folder in (*whole, *killed):
+        edit(folder / "params.yaml", {r"epochs: 30": "epochs: 5"})
+        shutil.rmtree(folder / artifacts.model(SIGMA))
+    often = ("--checkpoint-seconds", "0.2")
+    agents = start_together(killed, "train", *often, restarts=3)
+    try:
+        wait_until(lambda: newest_checkpoint(killed[0]) > "epoch-00001", seconds=120)
+        os.kill(worker_of(agents[lost]), signal.SIGKILL)
+        time.sleep(1)  # the checkpoint under way
+        before = newest_checkpoint(killed[0])
+        wait_until(lambda: newest_checkpoint(killed[0]) > before, seconds=60)
+        ends = ends_of(agents)
+    finally:
+        for agent in agents:
+            with suppress(ProcessLookupError):
+                agent.terminate()
+    assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    assert "Traceback" not in ends[0].stderr + ends[1].stderr
+    assert "continuing after epoch" in ends[0].stdout + ends[1].stdout
+    assert [end.returncode for end in ends_of(start_together(whole, "train", *often, restarts=1))] == [0, 0]
+    (one,), (other,) = weights_in(killed), weights_in(whole)
+    assert one == other
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def weights_in(folders: list[Path]) -> list[bytes]:
+    """In the working copy whose rank was the first, whichever that was."""
+    paths = [folder / artifacts.model(SIGMA) / "weights.safetensors" for folder in folders]
+    return [path.read_bytes() for path in paths if path.exists()]
