@@ -53,3 +53,9 @@ def test_the_name_of_a_model_reaches_the_service_as_it_is(folder):
     (folder / "Makefile").write_text((folder / "Makefile").read_text().replace("python -m", "printf '%s|'"))
     served = subprocess.run(["make", "-s", "serve", f"MODEL={name}"], cwd=folder, capture_output=True, text=True)
     assert served.stdout == f"pipelines.serve|--model|{name}|"
+
+
+def test_the_check_of_a_gpu_needs_no_environment_of_ours(folder):
+    shutil.rmtree(folder / ".venv")
+    assert would_run(folder, "gpu").strip() == "python3 -m benchmarks.gpu --out gpu.json"
+    assert would_run(folder, "gpu", "DATA=/a b").strip().endswith(' --data "/a b"')
