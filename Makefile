@@ -9,7 +9,7 @@ export GX_ANALYTICS_ENABLED := false
 # set by some images; without compiled modules every stage would start seconds later
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup environment run test-unit test test-all lint docs benchmark-setup lock image ui serve
+.PHONY: help setup environment run test-unit test test-all lint docs gpu benchmark-setup lock image ui serve
 
 MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
@@ -55,6 +55,10 @@ lint: setup  ## format, lint, types, Dockerfile
 docs: setup  ## build the pages in docs/ as a site, strictly: site/html/index.html
 	uv pip install --quiet --require-hashes -r requirements/docs.lock
 	python docs/build.py
+
+# with the python at hand: a machine that lends a GPU has a torch of its own
+gpu:  ## check this machine's GPU in minutes: gpu.json has what was found
+	$(PYTHON) -m benchmarks.gpu --out $(or $(OUT),gpu.json) $(if $(DATA),--data "$(DATA)")
 
 benchmark-setup: setup  ## what benchmarks compare with, beside the locked environment
 	uv pip install --no-deps --require-hashes -r requirements/benchmark.lock

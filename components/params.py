@@ -80,6 +80,9 @@ class Certify:
     processes: Count = 1
     """Processes that share the images; the table does not depend on their number."""
     device: Device = "auto"
+    block: Count | None = None
+    """Samples in one forward, which a table's identity holds: rounding may depend on it. null takes what suits the
+    device and the images' size; `make gpu` measures some on a GPU."""
 
 
 @dataclass(frozen=True)

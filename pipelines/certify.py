@@ -148,6 +148,7 @@ def set_up(params: Params, sigma: float, model: Path) -> Job:
         num_classes=len(card.classes),
         precision=card.precision,
         compiled=params.certify.compile,
+        block=params.certify.block,
     )
     procedure = PROCEDURES[params.certify.mode](sigma, params.certify)
     identity = procedure.facts | common_facts(sampler)

@@ -60,3 +60,9 @@ def test_images_are_built_by_docker_and_in_its_format_by_others(folder):
     assert "docker build --build-arg" in " ".join(by_docker.split())
     assert "podman build --format docker --layers --build-arg" in by_podman
     assert 'TORCH_INDEX="file:///wheels"' in would_run(folder, "image", "TORCH_INDEX=file:///wheels")
+
+
+def test_the_check_of_a_gpu_needs_no_environment_of_ours(folder):
+    shutil.rmtree(folder / ".venv")
+    assert would_run(folder, "gpu").strip() == "python3 -m benchmarks.gpu --out gpu.json"
+    assert would_run(folder, "gpu", "DATA=/a b").strip().endswith(' --data "/a b"')

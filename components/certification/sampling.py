@@ -67,18 +67,20 @@ class Sampler:
         num_classes: int,
         precision: str = "float32",
         compiled: bool = False,
+        block: int | None = None,
     ) -> None:
         """Args:
         network: logits (B, num_classes) from images (B, C, H, W) in [0, 1]; put into eval mode.
         grid: steps from 0 to 1 of the grid that images lie on.
         precision: "float32", or "bfloat16" for the network alone, which gets float32 all the same.
         compiled: compile the network for this machine, or say in one line why not.
+        block: samples in one forward; None for what suits the device and the images' size.
         """
         self.network = network.eval()
         self.normal = discrete_normal(sigma, grid)
         self.sigma, self.grid, self.num_classes, self.precision = sigma, grid, num_classes, precision
         self.device = next(network.parameters()).device
-        self.block = block_size(self.device, image_shape)
+        self.block = block or block_size(self.device, image_shape)
         self._classify: Any = classify
         self.compiled = compiled and self._compile(image_shape)
 

@@ -179,6 +179,7 @@ def _certify(
         num_classes=len(description.classes),
         precision=precision,
         compiled=settings.compile,
+        block=settings.block,
     )
     on_gpu = sampler.device.type == "cuda"
     workers = 1 if on_gpu else cores_of_this_rank()

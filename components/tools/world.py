@@ -29,7 +29,7 @@ has twice as long again."""
 
 def silence_allowed() -> float:
     """Seconds without a sign of life after which a rank counts as lost."""
-    return float(os.environ.get("SMOOTHMIX_SILENCE_SECONDS", 60))
+    return float(os.environ.get("SMOOTHMIX_SILENCE_SECONDS", 45))
 
 
 class End(NamedTuple):
@@ -127,6 +127,8 @@ class World:
         """
         if self.size == 1:
             return code, line
+        for number in (signal.SIGINT, signal.SIGTERM):  # it ends already, and an agent that restarts all asks it to
+            signal.signal(number, signal.SIG_IGN)
         end = End(code, line, self.rank)
         if lost or self._interrupted:
             end = self._cause(self._hear(self._cause)) or end

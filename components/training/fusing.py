@@ -24,7 +24,7 @@ class FusedConvolution(nn.Module):
     """A convolution fused with the batch norm after it: gamma / sqrt(var + eps) goes into the kernel, the rest into the
     bias. Reads the weights and statistics of both at every call and owns none."""
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> None:
         super().__init__()
         self.convolution, self.norm = convolution, norm
 
@@ -174,7 +174,8 @@ def _fuse(network: nn.Module) -> nn.Module | None:
             continue
         if uses[node.target] > 1:
             continue
-        if len(row) > 1 and isinstance(norm := kinds[1], nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+        norm = kinds[1] if len(row) > 1 else None
+        if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and norm.affine and norm.track_running_stats:
             layers[node.target], absorbed = FusedConvolution(convolution, norm), row[1:2]
         elif len(row) > 2 and PooledConvolution.fits(convolution, kinds[1], kinds[2]):
             layers[node.target], absorbed = PooledConvolution(convolution), row[1:3]

@@ -146,16 +146,26 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(network: nn.Module, ranks: Ranks) -> None:
-    """Put `SharedBatchNorm2d` in the place of every batch norm of `network`, where there is more than one process.
+    """Put a batch norm over all processes in the place of every batch norm of `network`, where there is more than one
+    process.
 
-    Before the optimiser is made: the parameters are new ones.
+    Before the optimiser is made: the parameters may be new ones.
     """
     if ranks.size == 1:
         return
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum).to(child.weight)
-                shared.load_state_dict(child.state_dict())
-                shared.ranks = ranks
-                setattr(module, name, shared)
+                setattr(module, name, _shared(child, ranks))
+
+
+def _shared(norm: nn.BatchNorm2d, ranks: Ranks) -> nn.Module:
+    """The batch norm in a form for several processes: on a GPU torch's own, with fused kernels and half the messages.
+    Where a group is too small to be split, that one counts its copies in the running variance."""
+    if norm.num_batches_tracked is not None and norm.num_batches_tracked.is_cuda:
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return converted
+    shared = SharedBatchNorm2d(norm.num_features, norm.eps, norm.momentum).to(norm.weight)
+    shared.load_state_dict(norm.state_dict())
+    shared.ranks = ranks
+    return shared

@@ -100,6 +100,14 @@ def test_the_identity_says_which_images_the_table_is_of(whole):
     assert pd.read_csv(whole / artifacts.certificates(SIGMA), sep="\t")["idx"].tolist() == list(range(0, 40, 2))
 
 
+def test_the_samples_of_one_forward_are_those_of_the_recipe_and_the_identity_says_so(workspace):
+    raw = yaml.safe_load((workspace / "params.yaml").read_text())
+    raw["certify"] |= {"n": 200, "every": 40, "block": 99}
+    (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
+    assert start(workspace).wait(300) == 0
+    assert json.loads((workspace / artifacts.certificates_identity(SIGMA)).read_text())["block"] == 99
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_request_to_stop_keeps_the_images_in_flight_and_the_rest_is_done_later(workspace, whole, number):
     running = start(workspace, python=REAL)

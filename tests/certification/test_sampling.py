@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from components.certification import sampling
 from components.certification.noise import noisy_copies
 from components.certification.noise.discrete_normal import discrete_normal
+from components.certification.rows import common_facts
 from components.certification.sampling import BLOCK, Sampler, block_size
 from tests.support.half_spaces import GRID, ByNumber, HalfSpaces, four_classes, random_images, sampler_of
 
@@ -101,6 +102,17 @@ def test_blocks_bound_the_memory():
     assert block_size(cpu, (3, 64, 64)) == BLOCK["cpu"] // 4
     assert block_size(cuda, (3, 224, 224)) == BLOCK["cuda"] * 3072 // (3 * 224 * 224)
     assert block_size(cpu, (3, 10_000, 10_000)) == 1
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 1001])
+def test_counts_are_the_same_bit_for_bit_whatever_the_block(image, block):
+    """Of a network that does not round: the sums of a few steps of the grid are exact."""
+    weights = [1.0, -2.0, 3.0, 0.5] * 4
+    expected = stream(sampler_of(HalfSpaces(weights, -4.0), image), image, start=3).count(1300)
+    sampler = sampler_of(HalfSpaces(weights, -4.0), image, block=block)
+    assert common_facts(sampler)["block"] == block
+    assert np.array_equal(stream(sampler, image, start=3).count(1300), expected)
+    assert (expected > 0).all(), "both classes, else this proves nothing"
 
 
 class Largest(TorchDispatchMode):

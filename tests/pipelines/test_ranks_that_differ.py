@@ -1,11 +1,16 @@
-"""Two working copies in one run, as on two machines, of which one has another recipe: nothing is computed."""
+"""Two working copies in one run, as on two machines: one has another recipe, or loses its process."""
 
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -28,8 +33,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy2(ROOT / "params.yaml", folder)
     values = environment() | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "pipelines.prepare"], cwd=folder, env=values, check=True)
+    save_network(folder, seed=0)
+    return folder
+
+
+def save_network(folder: Path, seed: int) -> None:
     description = load_description(folder / artifacts.DESCRIPTION)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     weights.save(
         networks.build("small_convnet", description.image_shape, len(description.classes)),
         folder / artifacts.model(SIGMA),
@@ -44,27 +54,39 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training={},
         data_sha256=description.sha256,
     )
-    return folder
 
 
-def run_together(folders: list[Path], stage: str) -> list[subprocess.CompletedProcess[str]]:
-    """A stage with one rank in each working copy; each has an agent of its own, as on machines of their own."""
+def start_together(
+    folders: list[Path], stage: str, *options: str, restarts: int = 0, paths: tuple[Path, ...] = (ROOT, ROOT)
+) -> list[subprocess.Popen[str]]:
+    """A stage with one rank in each working copy; each has an agent of its own, as on machines of their own.
+
+    Args:
+        restarts: how often they may all start anew; else the ranks are numbered as the folders.
+        paths: where each finds its code first.
+    """
     with socket.create_server(("localhost", 0)) as free:
         port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(folders)), "--nproc-per-node", "1"]
-    torchrun += ["--master-addr", "localhost", "--master-port", port]
-    command = ["-m", f"pipelines.{stage}", "--sigma", str(SIGMA)]
-    started = [
+    if restarts:
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+        torchrun += ["--max-restarts", str(restarts)]
+    else:
+        torchrun += ["--master-addr", "localhost", "--master-port", port]
+    return [
         subprocess.Popen(
-            [*torchrun, "--node-rank", str(rank), *command],
+            [*torchrun, "--node-rank", str(rank), "-m", f"pipelines.{stage}", "--sigma", str(SIGMA), *options],
             cwd=folder,
-            env=environment() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=environment() | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank, folder in enumerate(folders)
+        for rank, (folder, path) in enumerate(zip(folders, paths, strict=True))
     ]
+
+
+def ends_of(started: list[subprocess.Popen[str]]) -> list[subprocess.CompletedProcess[str]]:
     said = [process.communicate(timeout=300) for process in started]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *both)
@@ -72,34 +94,117 @@ def run_together(folders: list[Path], stage: str) -> list[subprocess.CompletedPr
     ]
 
 
+def worker_of(agent: subprocess.Popen[str]) -> int:
+    """The process that computes."""
+    (pid,) = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    return int(pid)
+
+
+def newest_checkpoint(folder: Path) -> str:
+    return max((path.name for path in folder.glob(".state/checkpoints/*/epoch-*.pt")), default="")
+
+
+def other_recipe(folder: Path) -> None:
+    changes = {r"\nseed: 0": "\nseed: 1", "learning_rate: 0.05": "learning_rate: 0.01", r"\n  n: 10000": "\n  n: 20000"}
+    edit(folder / "params.yaml", changes)
+
+
+def other_data(folder: Path) -> None:
+    edit(folder / artifacts.DESCRIPTION, {r'"train_sha256": "\w': '"train_sha256": "?'})
+
+
+def other_weights(folder: Path) -> None:
+    save_network(folder, seed=1)
+
+
+def other_code(folder: Path) -> None:
+    for package in ("components", "pipelines"):
+        shutil.copytree(ROOT / package, folder / package)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    with (folder / "components/training/attack.py").open("a", encoding="utf-8") as file:
+        file.write("# another comment\n")
+
+
+def other_torch(folder: Path) -> None:
+    """What torch says of its version, where code asks for it; it finds its backends there, too."""
+    told = folder / "torch-9.9.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
+    (told / "entry_points.txt").write_text(distribution("torch").read_text("entry_points.txt") or "")
+
+
 @pytest.mark.parametrize(
-    ("stage", "changes", "differences"),
+    ("stage", "change", "differences"),
     [
-        (
-            "train",
-            {r"\nseed: 0": "\nseed: 1", "learning_rate: 0.05": "learning_rate: 0.01"},
-            r"learning_rate is 0\.05 on {0} and 0\.01 on {1}; seed is 0 on {0} and 1 on {1}",
-        ),
-        ("certify", {r"\n  n: 10000": "\n  n: 20000"}, r"n is 10000 on {0} and 20000 on {1}"),
+        ("train", other_recipe, r"learning_rate is 0\.05 on {0} and 0\.01 on {1}; seed is 0 on {0} and 1 on {1}"),
+        ("train", other_data, r"data_sha256 is \w+ on {0} and \w+ on {1}"),
+        ("train", other_code, r"code_sha256 is \w+ on {0} and \w+ on {1}"),
+        ("train", other_torch, r"torch is \S+ on {0} and 9\.9 on {1}"),
+        ("certify", other_recipe, r"n is 10000 on {0} and 20000 on {1}; seed is \d+ on {0} and \d+ on {1}"),
+        ("certify", other_weights, r"weights_sha256 is \w+ on {0} and \w+ on {1}"),
     ],
 )
-def test_ranks_with_other_recipes_are_refused_by_name_and_leave_nothing(
-    prepared, tmp_path, stage, changes, differences
-):
+def test_ranks_that_differ_are_refused_by_name_and_leave_nothing(prepared, tmp_path, stage, change, differences):
     folders = [shutil.copytree(prepared, tmp_path / name) for name in ("one", "other")]
-    edit(folders[1] / "params.yaml", changes)
+    change(folders[1])
     before = [files_in(folder) for folder in folders]
-    one, other = run_together(folders, stage)
+    one, other = ends_of(start_together(folders, stage, paths=(ROOT, folders[1])))
     assert (one.returncode, other.returncode) == (1, 1), one.stderr + other.stderr
-    (line,) = re.findall(r"^error: .*", one.stderr + other.stderr, re.MULTILINE)  # once per machine
+    said = re.findall(r"^error: .*", one.stderr + other.stderr, re.MULTILINE)
+    assert len(said) == 1, one.stderr + other.stderr  # once per machine
     differences = differences.format(r"rank 0 on \S+", r"rank 1 on \S+")
     assert re.fullmatch(
-        rf"error: the ranks are not at work on the same thing: {differences}: give all .* same params\.yaml.*", line
+        rf"error: the ranks are not at work on the same thing: {differences}: give all .* same params\.yaml.*", said[0]
     )
     assert one.stdout + other.stdout == ""  # an epoch or an image would have been told
     assert [files_in(folder) for folder in folders] == before
 
 
 def files_in(folder: Path) -> set[str]:
-    """Files and folders."""
-    return {os.path.relpath(path, folder) for path in folder.rglob("*")}
+    """Without what importing code leaves."""
+    return {os.path.relpath(path, folder) for path in folder.rglob("*") if path.suffix not in (".pyc", "")}
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["first", "second"])
+def test_a_training_goes_on_within_a_minute_after_a_machine_s_process_was_killed(prepared, tmp_path, lost):
+    """By torchrun's rendezvous c10d, with one folder of state for all: to the weights of a training left alone."""
+    whole = [shutil.copytree(prepared, tmp_path / name) for name in ("left alone", "its other")]
+    killed = [shutil.copytree(prepared, tmp_path / name) for name in ("killed", "its other, too")]
+    for one, other in (whole, killed):
+        (one / ".state").mkdir(exist_ok=True)
+        (other / ".state").symlink_to(one / ".state")
+    for folder in (*whole, *killed):
+        edit(folder / "params.yaml", {r"epochs: 30": "epochs: 40", "method: smoothmix": "method: gaussian"})
+        shutil.rmtree(folder / artifacts.model(SIGMA))
+    often = ("--checkpoint-seconds", "0.2")
+    agents = start_together(killed, "train", *often, restarts=3)
+    try:
+        wait_until(lambda: newest_checkpoint(killed[0]) > "epoch-00003", seconds=120)
+        os.kill(worker_of(agents[lost]), signal.SIGKILL)
+        time.sleep(1)  # the checkpoint under way
+        before = newest_checkpoint(killed[0])
+        wait_until(lambda: newest_checkpoint(killed[0]) > before, seconds=60)
+        ends = ends_of(agents)
+    finally:
+        for agent in agents:
+            with suppress(ProcessLookupError):
+                agent.terminate()
+    assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    assert "Traceback" not in ends[0].stderr + ends[1].stderr
+    assert "continuing after epoch" in ends[0].stdout + ends[1].stdout
+    assert [end.returncode for end in ends_of(start_together(whole, "train", *often, restarts=1))] == [0, 0]
+    (one,), (other,) = weights_in(killed), weights_in(whole)
+    assert one == other
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def weights_in(folders: list[Path]) -> list[bytes]:
+    """In the working copy whose rank was the first, whichever that was."""
+    paths = [folder / artifacts.model(SIGMA) / "weights.safetensors" for folder in folders]
+    return [path.read_bytes() for path in paths if path.exists()]

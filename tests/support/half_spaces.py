@@ -92,7 +92,7 @@ class ByNumber(nn.Module):
         return torch.where((labels < 0)[:, None], torch.nan, logits)
 
 
-def sampler_of(network, image, *, sigma=0.5, num_classes=2, precision="float32"):
+def sampler_of(network, image, *, sigma=0.5, num_classes=2, **options):
     """A sampler for images like this one."""
     shape = tuple(image.shape)
-    return Sampler(network, sigma, grid=GRID, image_shape=shape, num_classes=num_classes, precision=precision)
+    return Sampler(network, sigma, grid=GRID, image_shape=shape, num_classes=num_classes, **options)

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from components.model import networks
 from components.training.fit import fit
+from components.training.fusing import FusedConvolution, fuse
 from components.training.optimizer import make_optimizer
 from components.training.ranks import Ranks, SharedBatchNorm2d, share_batch_norm
 from components.training.state import Training
@@ -88,6 +90,17 @@ def test_batch_norm_is_replaced_by_one_with_the_same_state():
     assert kinds.count(SharedBatchNorm2d) == 21
     assert list(network.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_on_a_gpu_batch_norm_is_torch_s_own_over_all_processes_and_the_attack_still_fuses_it():
+    """Torch's own runs on GPUs alone: here the tensors have a device and no memory."""
+    with FakeTensorMode(), torch.device("cuda"):
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        before = {name: id(value) for name, value in network.named_parameters()}
+        share_batch_norm(network, Ranks(0, 2))
+    assert type(network[1]) is nn.SyncBatchNorm
+    assert {name: id(value) for name, value in network.named_parameters()} == before
+    assert [type(layer) for layer in fuse(network).children()] == [FusedConvolution, nn.ReLU]
 
 
 def test_shards_hold_every_image_once_and_weigh_as_much_as_they_hold():

@@ -51,23 +51,8 @@ class Objective(Protocol):
         ...
 
 
-class PreparedObjective(Protocol):
-    """An `Objective` of a method in `PREPARATIONS`: it also gets the step's rows of what that has found."""
-
-    def __call__(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        sigma: float,
-        settings: Train,
-        epoch: int,
-        draws: Draws,
-        own: Any,
-        per_image: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]: ...
-
+PreparedObjective = Callable[..., tuple[Tensor, Tensor]]
+"""An `Objective` of a method in `PREPARATIONS`: it also gets `per_image`, the step's rows of what that has found."""
 
 OBJECTIVES: dict[str, Objective | PreparedObjective] = {
     "smoothmix": smoothmix,
