@@ -90,7 +90,7 @@ def test_the_speed_of_training_is_measured_beside_a_plain_loop(cpu):
 
 
 @pytest.mark.slow
-@pytest.mark.command
+@pytest.mark.medium
 def test_the_run_of_the_recipe_tells_its_figures_or_how_far_it_came(tmp_path):
     small = ["--recipe", "recipes/digits.yaml", "--epochs", "1", "--set", "certify.n=200", "certify.every=40"]
     assert gpu.mnist(tmp_path / "run", 1e-4, None, *small)["finished"] is False
@@ -118,7 +118,7 @@ def test_without_a_gpu_one_sentence_says_so(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.command
+@pytest.mark.medium
 def test_the_tests_that_need_a_gpu_are_run(monkeypatch):
     assert "passed" in gpu.tested(time.monotonic() + 300) or "skipped" in gpu.tested(time.monotonic() + 300)
     monkeypatch.setattr(gpu, "TESTS", ["tests/no_such_test.py"])
