@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,21 +70,24 @@ def start_together(
         port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(folders)), "--nproc-per-node", "1"]
     if restarts:
-        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "any"]
         torchrun += ["--max-restarts", str(restarts)]
     else:
         torchrun += ["--master-addr", "localhost", "--master-port", port]
-    return [
-        subprocess.Popen(
-            [*torchrun, "--node-rank", str(rank), "-m", f"pipelines.{stage}", "--sigma", str(SIGMA), *options],
-            cwd=folder,
-            env=environment() | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, (folder, path) in enumerate(zip(folders, paths, strict=True))
-    ]
+    command = ["-m", f"pipelines.{stage}", "--sigma", str(SIGMA), *options]
+    started = []
+    for rank, (folder, path) in enumerate(zip(folders, paths, strict=True)):
+        own = ["--rdzv-conf", f"is_host={int(rank == 0)}"] if restarts else ["--node-rank", str(rank)]
+        started.append(start_agent([*torchrun, *own, *command], folder, path))
+    return started
+
+
+def start_agent(command: Any, folder: Path, path: Path = ROOT) -> subprocess.Popen[str]:
+    """An agent of torchrun, in a working copy."""
+    ours = {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    ours |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else a new agent and an old one miss each other's store
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment() | ours, stdout=pipe, stderr=pipe, text=True)
 
 
 def ends_of(started: list[subprocess.Popen[str]]) -> list[subprocess.CompletedProcess[str]]:
@@ -165,8 +169,10 @@ def files_in(folder: Path) -> set[str]:
     return {os.path.relpath(path, folder) for path in folder.rglob("*") if path.suffix not in (".pyc", "")}
 
 
-@pytest.mark.parametrize("lost", [0, 1], ids=["first", "second"])
-def test_a_training_goes_on_within_a_minute_after_a_machine_s_process_was_killed(prepared, tmp_path, lost):
+@pytest.mark.parametrize(
+    ("lost", "replaced"), [(0, False), (1, False), (1, True)], ids=["first", "second", "a machine in its place"]
+)
+def test_a_training_goes_on_within_a_minute_after_a_machine_lost_its_process(prepared, tmp_path, lost, replaced):
     """By torchrun's rendezvous c10d, with one folder of state for all: to the weights of a training left alone."""
     whole = [shutil.copytree(prepared, tmp_path / name) for name in ("left alone", "its other")]
     killed = [shutil.copytree(prepared, tmp_path / name) for name in ("killed", "its other, too")]
@@ -180,7 +186,13 @@ def test_a_training_goes_on_within_a_minute_after_a_machine_s_process_was_killed
     agents = start_together(killed, "train", *often, restarts=3)
     try:
         wait_until(lambda: newest_checkpoint(killed[0]) > "epoch-00003", seconds=120)
-        os.kill(worker_of(agents[lost]), signal.SIGKILL)
+        worker = worker_of(agents[lost])
+        if replaced:
+            agents[lost].kill()
+            agents[lost].wait()  # the worker lives on, and holds its pipes
+        os.kill(worker, signal.SIGKILL)
+        if replaced:
+            agents[lost] = start_agent(agents[lost].args, killed[lost])
         time.sleep(1)  # the checkpoint under way
         before = newest_checkpoint(killed[0])
         wait_until(lambda: newest_checkpoint(killed[0]) > before, seconds=60)
