@@ -20,6 +20,8 @@ _LIBRARIES = ("sqlalchemy", "alembic", "boto3", "botocore", "azure", "google")
 """The libraries that MLflow uses to reach its stores; it passes their errors on."""
 _PACKAGES = {"botocore": "boto3", "psycopg2": "psycopg2-binary", "google": "google-cloud-storage"}
 """The package to install, where its name differs from the module's."""
+_TEAM = ("psycopg2-binary", "boto3")
+"""Packages of the extra `team`."""
 _BROKEN = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column)|malformed|not a database", re.IGNORECASE
 )
@@ -101,7 +103,10 @@ def explain(error: Exception, remedy: str) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         package = _PACKAGES.get(module, module)
-        return f"MLflow cannot reach its store without the package {package}: pip install {package}"
+        remedy = f"pip install {package}"
+        if package in _TEAM:
+            remedy = f"`make setup TEAM=1` installs it, elsewhere {remedy}"
+        return f"MLflow cannot reach its store without the package {package}: {remedy}"
     if not isinstance(error, MlflowException) and library not in _LIBRARIES:
         return None
     uri = mlflow.get_tracking_uri()

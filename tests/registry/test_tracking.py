@@ -164,9 +164,15 @@ def test_without_a_store_the_variable_is_named(tmp_path):
         use_store(tmp_path / "file" / "mlflow", make=True)
 
 
-@pytest.mark.parametrize(("module", "package"), [("psycopg2", "psycopg2-binary"), ("botocore", "boto3")])
-def test_a_package_that_a_store_needs_is_named(module, package):
-    message = f"without the package {package}: pip install {package}$"
+TEAM = "`make setup TEAM=1` installs it, elsewhere "
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "where"),
+    [("psycopg2", "psycopg2-binary", TEAM), ("botocore", "boto3", TEAM), ("azure", "azure", "")],
+)
+def test_a_package_that_a_store_needs_is_named(module, package, where):
+    message = f"without the package {package}: {where}pip install {package}$"
     with pytest.raises(ValueError, match=message), in_one_line("again"):
         raise ModuleNotFoundError(f"No module named '{module}.x'", name=f"{module}.x")
 
