@@ -45,6 +45,7 @@ def test_the_image_holds_every_tracked_file():
     "name",
     [
         ".dvc/config.local",  # may hold the keys of a remote
+        ".env",  # has the passwords of compose.yaml
         ".dvc/cache/files/md5/00/0",
         ".state/mlflow/mlflow.db",
         ".venv/bin/python",
