@@ -161,17 +161,15 @@ class MLflow(Process):
         super().__init__(folder)
 
     def start(self) -> None:
-        files = ["--artifacts-destination", "s3://mlflow"]
-        if not self.proxy:
-            files = ["--no-serve-artifacts", "--default-artifact-root", "s3://mlflow/direct"]
-        tables = ["--backend-store-uri", self.postgres.url(self.database)]
-        values = {"MLFLOW_S3_ENDPOINT_URL": self.store.url, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.begin(
-            ["mlflow", "server", "--port", str(self.port), "--workers", "2", *tables, *files],
-            self.answers,
-            **values,
-            **self.store.keys,
-        )
+        values = {
+            "MLFLOW_BACKEND_STORE_URI": self.postgres.url(self.database),
+            "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
+            "MLFLOW_S3_ENDPOINT_URL": self.store.url,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        direct = ["--no-serve-artifacts", "--default-artifact-root", "s3://mlflow/direct"]
+        command = ["mlflow", "server", "--port", str(self.port), "--workers", "2", *([] if self.proxy else direct)]
+        self.begin(command, self.answers, **values, **self.store.keys)
 
     def answers(self) -> bool:
         try:
