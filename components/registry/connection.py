@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -26,6 +26,8 @@ _BROKEN = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column)|malformed|not a database", re.IGNORECASE
 )
 """SQLite's messages about a store that is incomplete or is no database."""
+_OVERTAKEN = re.compile(r"UniqueViolation|UNIQUE constraint|DeadlockDetected", re.IGNORECASE)
+"""A database's messages about a row that another client is writing at this moment."""
 
 _own: str | None = None
 """The store that `use_store` has chosen. MLflow writes it to VARIABLE, where it is not the user's choice."""
@@ -78,6 +80,17 @@ def _make_database(store: Path) -> None:
 
 def _uri(database: Path) -> str:
     return f"sqlite:///{database.resolve()}"
+
+
+def despite_other_hosts(action: Callable[[], None], attempts: int = 4) -> None:
+    """Call an action that finds what is there already, and again if another host was writing the same row."""
+    for _ in range(attempts - 1):
+        try:
+            return action()
+        except MlflowException as error:
+            if not _OVERTAKEN.search(str(error)):
+                raise
+    return action()
 
 
 @contextlib.contextmanager
