@@ -13,20 +13,24 @@ unexport PYTHONDONTWRITEBYTECODE
 
 MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
+# `make setup TEAM=1` adds what a team's servers need, for every later `make` too; `make setup TEAM=` takes it away
+TEAM := $(wildcard .venv/.team)
+LOCK := requirements/$(if $(TEAM),team,pipeline).lock
 # of what .venv holds, by content: a fresh clone's files look newer than any environment
-LOCKS := $(shell cat requirements/pipeline.lock requirements/uv.lock | cksum)
+LOCKS := $(shell cat $(LOCK) requirements/uv.lock | cksum)
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup:  ## the locked environment in .venv
+setup:  ## the locked environment in .venv; TEAM=1: with what a team's servers need (docs/team.md)
 	@test "$$(cat .venv/.installed 2>/dev/null)" = "$(LOCKS)" || $(MAKE) --no-print-directory environment
 
 environment:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": name one, make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
-	uv pip sync --require-hashes requirements/pipeline.lock
+	uv pip sync --require-hashes $(LOCK)
+	$(if $(TEAM),touch,rm -f) .venv/.team
 	ln -sf ../../pipelines/smoothmix.sh .venv/bin/smoothmix
 	@echo "$(LOCKS)" > .venv/.installed
 
@@ -70,6 +74,7 @@ lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile pyproject.toml --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/runtime.lock
 	uv pip compile --group train --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/train.lock
 	uv pip compile --group serve --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/serve.lock
+	uv pip compile pyproject.toml --group dev --extra team --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/team.lock
 	uv pip compile --group docs --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/docs.lock
 
 # docker's format where it is not the only one: the other drops the health check

@@ -21,7 +21,7 @@ from components.model.card import CARD, ModelCard, load_card
 from components.params import Params, level_key
 from components.registry import descriptions
 from components.registry.aliases import Version
-from components.registry.connection import in_one_line
+from components.registry.connection import despite_other_hosts, in_one_line
 from components.registry.tables import content_hash
 from components.registry.tracking import Tracking
 from components.registry.versions import ACCURACY, model_name
@@ -39,7 +39,7 @@ EXAMPLES = 2
 def run(params: Params) -> None:
     # one registration at a time, else two of the same content would make two versions of it
     with in_one_line("all is in files, run this stage again"), locked(artifacts.registration_lock()):
-        register_all(params)
+        despite_other_hosts(lambda: register_all(params))
 
 
 def register_all(params: Params) -> None:

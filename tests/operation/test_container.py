@@ -53,6 +53,7 @@ def test_what_an_excluded_folder_holds_all_the_same_is_named_in_full():
     "name",
     [
         ".dvc/config.local",  # may hold the keys of a remote
+        ".env",  # has the passwords of compose.yaml
         ".dvc/cache/files/md5/00/0",
         ".state/mlflow/mlflow.db",
         ".venv/bin/python",
