@@ -15,7 +15,7 @@ MODEL ?= models:/digits-sigma-0.5@champion
 export MODEL
 # `make setup TEAM=1` adds what a team's servers need, for every later `make` too; `make setup TEAM=` takes it away
 TEAM := $(wildcard .venv/.team)
-LOCK := requirements/$(if $(TEAM),team,pipeline).lock
+LOCK := $(strip requirements/pipeline.lock $(if $(TEAM),requirements/team.lock))
 # of what .venv holds, by content: a fresh clone's files look newer than any environment
 LOCKS := $(shell cat $(LOCK) requirements/uv.lock | cksum)
 
@@ -74,7 +74,7 @@ lock:  ## solve the dependencies of pyproject.toml anew
 	uv pip compile pyproject.toml --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/runtime.lock
 	uv pip compile --group train --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/train.lock
 	uv pip compile --group serve --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/serve.lock
-	uv pip compile pyproject.toml --group dev --extra team --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/team.lock
+	uv pip compile pyproject.toml --extra team --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/team.lock
 	uv pip compile --group docs --constraint requirements/pipeline.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements/docs.lock
 
 # docker's format where it is not the only one: the other drops the health check

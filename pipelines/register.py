@@ -45,6 +45,12 @@ def run(params: Params) -> None:
 def register_all(params: Params) -> None:
     tracking = Tracking(artifacts.tracking_store(), params.register.name)
     summaries = read_json(artifacts.METRICS, "run the evaluate stage again")
+    levels = [level_key(sigma) for sigma in params.sigmas]
+    if list(summaries) != levels:
+        raise ValueError(
+            f"{artifacts.METRICS} has the noise levels {', '.join(summaries)}, {artifacts.PARAMS} has {', '.join(levels)}: "
+            "run the evaluate stage again"
+        )
     registered_as = []
     for sigma in params.sigmas:
         card = load_card(artifacts.model(sigma))

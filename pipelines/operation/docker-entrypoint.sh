@@ -34,8 +34,10 @@ update)
     echo "the volume's commit $(in_volume rev-parse --short=9 HEAD) holds the image's $(printf %.9s "$image")"
     exit
     ;;
-git | cat | sh | bash) ;; # which look and repair
 *)
+    case "${1:-} $#" in
+    git\ * | cat\ * | sh\ 1 | bash\ 1) exec "$@" ;; # which look and repair
+    esac
     in_volume merge-base --is-ancestor "$image" HEAD 2> /dev/null ||
         end "the image holds commit $(printf %.9s "$image"), the volume $(in_volume rev-parse --short=9 HEAD 2> /dev/null || echo no commit), without it: merge it by this image's command update, or go on with the image of the volume's commit"
     ;;

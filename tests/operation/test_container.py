@@ -180,6 +180,7 @@ def test_an_old_volume_is_refused_until_it_has_taken_the_new_image_over(image, v
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith(f"error: the image holds commit {new}, the volume {old}, without it: ")
     assert refused.stderr.count("\n") == 1
+    assert start(image, volume, "sh", "-c", "echo old code").stdout == ""
     assert start(image, volume, "git", "-C", str(volume), "log", "-1").returncode == 0  # which repairs
     (volume / "dvc.lock").write_text("of a run on the volume")
     (volume / "outputs/metrics.json").write_text("of a run on the volume")

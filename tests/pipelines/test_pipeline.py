@@ -242,6 +242,18 @@ def test_a_table_of_other_weights_is_not_registered(project, tmp_path):
     )
 
 
+def test_an_evaluation_of_other_noise_levels_is_not_registered(project, tmp_path):
+    copy = copy_results(project, tmp_path)
+    metrics = copy / "outputs/evaluation/metrics.json"
+    summaries = json.loads(metrics.read_text())
+    metrics.unlink()  # a link into DVC's cache
+    metrics.write_text(json.dumps({"0.25": {}} | summaries))
+    result = run(copy, sys.executable, "-m", "pipelines.register")
+    assert result.returncode == 1
+    levels = ", ".join(summaries)
+    assert f"metrics.json has the noise levels 0.25, {levels}, params.yaml has {levels}: run the eval" in result.stderr
+
+
 @pytest.mark.slow
 def test_the_flow_names_the_stage_that_failed_and_its_last_lines(project, tmp_path):
     copy = copy_results(project, tmp_path)
