@@ -48,8 +48,8 @@ def register_all(params: Params) -> None:
     levels = [level_key(sigma) for sigma in params.sigmas]
     if list(summaries) != levels:
         raise ValueError(
-            f"{artifacts.METRICS} has the noise levels {', '.join(summaries)}, {artifacts.PARAMS} has {', '.join(levels)}: "
-            "run the evaluate stage again"
+            f"{artifacts.METRICS} has the noise levels {', '.join(summaries)}, {artifacts.PARAMS} has "
+            f"{', '.join(levels)}: run the evaluate stage again"
         )
     registered_as = []
     for sigma in params.sigmas:

@@ -1,5 +1,6 @@
 """The whole pipeline, on a slice of the digits, in a temporary copy of the project: real DVC, MLflow and Prefect."""
 
+import json
 import re
 import shutil
 import subprocess
