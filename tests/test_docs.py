@@ -36,6 +36,7 @@ def site_pages(nav):
             yield from site_pages(value) if isinstance(value, list) else [value]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["radius", "choosing"])
 def test_what_a_page_computes_is_what_it_shows(name, monkeypatch):
     monkeypatch.chdir(ROOT)

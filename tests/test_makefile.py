@@ -24,7 +24,9 @@ def folder(tmp_path):
 
 
 def would_run(folder, *arguments):
-    done = subprocess.run(["make", "-n", *arguments], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-n", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -15,6 +15,8 @@ from components.evaluation.metrics import certified_radii
 from components.evaluation.paired import paired_acr_difference
 from components.evaluation.rebound import rebound
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "results/digits"
 RUN = DIGITS / "smoothmix/0.5"

@@ -21,6 +21,7 @@ def test_the_logarithm_is_right_to_float32_over_all_words():
     assert np.sqrt(minus_two_log(np.zeros(1, dtype=np.uint32)))[0] < 6.77
 
 
+@pytest.mark.medium
 def test_a_normal_is_box_muller_s_of_its_two_words():
     rng = np.random.default_rng(0)
     radius, angle = rng.integers(0, 2**32, (2, 100_000), dtype=np.uint32)

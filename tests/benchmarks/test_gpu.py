@@ -53,6 +53,7 @@ def test_the_noise_of_the_device_is_compared_with_the_reference(cpu, monkeypatch
         gpu.exact_noise(cpu, [(1, 4, 5)])
 
 
+@pytest.mark.medium
 def test_a_training_with_a_stop_is_compared_with_one_without(cpu, monkeypatch):
     assert gpu.resumed(cpu, images=4) == "the same weights after 8 steps"
     load = gpu.Training.load_state
@@ -77,6 +78,7 @@ def test_the_fastest_block_is_named_among_those_that_the_memory_holds(cpu, monke
     }
 
 
+@pytest.mark.medium
 def test_the_speed_of_certification_is_measured_beside_a_plain_loop(cpu):
     few = Namespace(**vars(gpu.SAMPLED) | {"n": 100, "images": 1, "turns": 1})
     found = gpu.certification.measure("lenet", few)

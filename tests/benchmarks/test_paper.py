@@ -18,6 +18,8 @@ from benchmarks.published.tables import entries, escaped, table
 from components.certification import table as certificates
 from pipelines import artifacts
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 DIGITS, JPEG = (ROOT / f"results/{name}" for name in ("digits", "cifar10_jpeg_lenet"))
 MNIST = ROOT / "results/mnist_3_epochs/smoothmix/1.0"

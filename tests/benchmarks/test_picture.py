@@ -30,6 +30,7 @@ def run(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.medium
 def test_the_map_has_the_certified_class_in_the_whole_ball(run):
     case = picture.load_case(0.5, 20)
     with picture.eval_mode(case.sampler.network) as classifier:

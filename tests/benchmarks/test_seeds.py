@@ -36,6 +36,7 @@ def test_the_mean_is_that_of_the_differences_between_acrs():
     assert found.low < found.mean < found.high
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("by_seed", "by_image"), [(0.05, 0.02), (0.0, 0.2), (0.05, 0.2)])
 def test_two_equal_methods_are_told_apart_no_more_often_than_is_said(by_seed, by_image):
     found = [paired_over_seeds(*drawn(i, 5, 50, by_seed=by_seed, by_image=by_image)) for i in range(200)]
@@ -43,6 +44,7 @@ def test_two_equal_methods_are_told_apart_no_more_often_than_is_said(by_seed, by
     assert wrong <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
 
 
+@pytest.mark.medium
 def test_the_interval_over_images_alone_would_tell_equal_methods_apart():
     draws = [drawn(i, 5, 50, by_seed=0.05, by_image=0.02) for i in range(200)]
     wrong = [paired_acr_difference(first[0], second[0]) for first, second in draws]
@@ -79,6 +81,7 @@ def seeds_of(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(sets, ignore_index=True)
 
 
+@pytest.mark.medium
 def test_a_row_per_method_has_its_mean_and_what_the_other_gains():
     runs = load(ROOT / "results/digits")
     assert not has_seeds(runs)

@@ -77,6 +77,7 @@ def test_bounds_are_rounded_to_the_safe_side_of_the_exact_ones(t, above):
                 assert beyond >= 1 or exact_evidence(k, t, beyond, above) < needed
 
 
+@pytest.mark.medium
 def test_the_error_of_the_evidence_is_far_below_the_allowance():
     with mpmath.workdps(50):
         for t in (10_000, 200_000):

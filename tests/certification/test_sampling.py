@@ -202,6 +202,7 @@ class Branching(nn.Module):
         return self.linear(images.flatten(1)) if images.sum() > 0 else self.linear(-images.flatten(1))
 
 
+@pytest.mark.medium
 def test_a_network_that_cannot_be_compiled_runs_uncompiled_and_one_line_says_so(image, capsys):
     network = Branching()
     sampler = Sampler(network, SIGMA, grid=GRID, image_shape=SHAPE, num_classes=2, compiled=True)

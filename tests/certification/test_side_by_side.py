@@ -21,6 +21,7 @@ class Bell:
         return self.rung
 
 
+@pytest.mark.medium
 def test_images_in_flight_at_the_deadline_are_finished_and_kept():
     begun, deadline = [], time.monotonic() + 0.3
 

@@ -41,10 +41,10 @@ def test_what_is_computed_of_all_images_between_the_epochs_is_counted(recipe):
     plain = estimate(recipe, COUNTS, measured(recipe)).train[0.5]
     catrs = replace(recipe, train=replace(recipe.train, method="catrs"))
     assert estimate(catrs, COUNTS, measured(catrs)).train[0.5] - plain == pytest.approx(6000 * 10_000 / 5000)
-    train = replace(recipe.train, method="sun2025", epochs=150)  # decided at the epochs 70, 80, ..., 140
+    train = replace(recipe.train, method="sun2025", epochs=150)  # decided at the epochs 12, 22, ..., 142
     sun2025 = replace(recipe, train=train)
     extra = estimate(sun2025, COUNTS, measured(sun2025)).train[0.5] - plain - 120 * 6000 / 100
-    assert extra == pytest.approx(6000 * (100 + 8 * 16) / 5000)
+    assert extra == pytest.approx(6000 * (100 + 14 * 16) / 5000)
 
 
 def test_each_noise_level_has_its_own_speed(recipe):

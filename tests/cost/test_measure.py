@@ -35,6 +35,7 @@ def data(images=600, shape=(1, 16, 16)):
     return Data(description)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("method", METHODS.names)
 def test_every_method_is_measured_with_the_whole_batch(method):
     found = speed(recipe(method=method, network="small_convnet", batch_size=8), 0.5, data(), seconds=0.5)
@@ -48,12 +49,14 @@ def test_few_images_and_warm_up_longer_than_the_training_are_no_obstacle():
     assert speed(recipe(epochs=1, warmup_epochs=5), 0.5, data(images=30), seconds=0.1).train_images > 0
 
 
+@pytest.mark.medium
 def test_a_step_that_takes_too_long_is_made_smaller_and_scaled():
     heavy = recipe(network="resnet20", batch_size=4096)
     found = speed(heavy, 0.5, data(images=5000), seconds=0.02)
     assert found.batch_share < 0.1
 
 
+@pytest.mark.medium
 def test_more_attack_steps_cost_more():
     few, many = (
         speed(replace(recipe(), noise_levels={"0.5": {"smoothmix": {"attack_steps": steps}}}), 0.5, data(), seconds=0.2)

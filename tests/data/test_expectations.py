@@ -38,6 +38,7 @@ def broken_rows(prepared, train=None, test=None):
     return {item.says: item.rows for item in broken}
 
 
+@pytest.mark.medium
 def test_clean_digits_pass_and_the_report_lists_every_rule(prepared):
     train, test, description = prepared
     broken, report = check_expectations({"train": train, "test": test}, description, min_class_share=0.5)
@@ -184,6 +185,7 @@ def test_images_that_stay_in_files_are_shown_and_one_that_has_gone_is_named(in_f
     assert f"{imagenet_root / 'train/cat/0.jpg'}: no such file" in page.text["samples"]
 
 
+@pytest.mark.medium
 def test_other_sigmas_change_the_page_and_not_what_the_training_depends_on(in_files):
     validate_stage.run(in_files)
     report, page = artifacts.VALIDATION.read_bytes(), artifacts.DATA_PAGE.read_text(encoding="utf-8")

@@ -79,6 +79,7 @@ def test_other_names_are_no_splits(tmp_path):
     assert find_splits(["holdout", "cat"], tmp_path) == {}
 
 
+@pytest.mark.medium
 def test_the_stages_store_and_check_a_validation_split_by_name(own, tmp_path, monkeypatch, capsys):
     """An image of val in test, and one of train in val with another label."""
     folder = own("train", "val", "test")

@@ -93,6 +93,7 @@ def test_no_sample_is_used_twice(monkeypatch):
     assert used == [0, 500, 1500, 2000, 2500]
 
 
+@pytest.mark.medium
 def test_what_is_found_depends_on_seed_and_image_alone():
     image = steps(0.75, 0.625)
     first = nearest(NETWORK, image, seed=1, index=5)
@@ -179,6 +180,7 @@ def test_a_change_inside_the_open_ball_contradicts_its_certificate(distance_foun
     assert summarize(rows)["contradicted"] == len(wrong)
 
 
+@pytest.mark.medium
 def test_the_plot_has_a_point_per_attack_and_the_diagonal(tmp_path):
     spec = certified_and_attacked_spec(ROWS.assign(sigma="0.5"), "Radii of <pets>")
     points, diagonal = (layer["data"]["values"] for layer in spec["layer"])

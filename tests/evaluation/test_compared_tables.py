@@ -115,6 +115,7 @@ def test_a_better_bound_is_no_better_model(old_bound, new_bound):
     ]
 
 
+@pytest.mark.medium
 def test_a_better_model_is_one_by_the_challenger_s_bound():
     better = [(a + 400, b - 200, c - 200) for a, b, c in COUNTS]
     verdict = judged(drawn(better, "two_class"), drawn(COUNTS, "one_class"))

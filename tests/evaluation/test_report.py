@@ -72,6 +72,7 @@ def test_nothing_is_remarked_where_nothing_is_to_be_said():
     assert remarks({"1.0": reference(2.0, sigma=1.0)}) == []
 
 
+@pytest.mark.medium
 def test_the_plot_marks_each_ceiling(tmp_path):
     curves = pd.DataFrame(
         {"sigma": 0.25, "radius": [0.0, 0.79], "certified_accuracy": [0.9, 0.7], "largest_radius": 0.79}

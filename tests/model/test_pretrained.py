@@ -81,6 +81,7 @@ def test_a_checkpoint_of_cohen_s_cifar_resnet_gives_its_logits(tmp_path, wrapped
     same_logits(ours, theirs, (3, 32, 32))
 
 
+@pytest.mark.medium
 def test_a_checkpoint_of_resnet110_has_the_order_of_ours(tmp_path):
     theirs = nn.Sequential(NormalizeLayer(*CIFAR10), CifarResNet(18))
     path = save_checkpoint(theirs, "cifar_resnet110", tmp_path / "checkpoint.pth.tar")

@@ -65,6 +65,7 @@ def test_each_of_several_gpus_has_one_stage_and_a_share_of_the_cores(gpus, cores
     }
 
 
+@pytest.mark.medium
 def test_with_one_gpu_trainings_and_certifications_take_turns_with_all_cores(gpus, cores):
     gpus(1)
     cores(range(4))
@@ -84,6 +85,7 @@ def test_a_stage_of_several_processes_has_as_many_gpus(gpus):
         assert everything.environment == {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
 
 
+@pytest.mark.medium
 def test_without_a_gpu_certifications_take_turns_and_trainings_share_the_cores(gpus, cores):
     gpus(0)
     cores(range(4))

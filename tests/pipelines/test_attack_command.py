@@ -85,6 +85,7 @@ def change(column, value, index=3):
     return before
 
 
+@pytest.mark.medium
 def test_an_honest_table_is_not_contradicted_and_nearly_reached(workspace, monkeypatch, capsys):
     assert run(monkeypatch) == 0
     said = capsys.readouterr()

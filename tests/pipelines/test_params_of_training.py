@@ -66,8 +66,8 @@ UNPREPARED = {
         r"train\.processes is 2: catrs trains in one process, set it to 1",
     ),
     "selection after the end": (
-        {"method": "sun2025", "epochs": 70},
-        r"train\.sun2025\.selection_epoch is 70: must be < train\.epochs \(70\), or nothing is selected",
+        {"method": "sun2025", "epochs": 12},
+        r"train\.sun2025\.selection_epoch is 12: must be < train\.epochs \(12\), or nothing is selected",
     ),
 }
 

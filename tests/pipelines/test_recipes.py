@@ -37,7 +37,6 @@ EVERYWHERE: dict[str, Any] = {
     "train.catrs.targets_sigma": 0.25,
     "train.catrs.targets_copies": 10_000,
     "train.sun2025.num_noises": 4,
-    "train.sun2025.selection_epoch": 70,
     "train.sun2025.least_share": 0.4,
     "train.sun2025.attack_steps": 6,
     "train.sun2025.step_size": 0.25,
@@ -48,6 +47,7 @@ EVERYWHERE: dict[str, Any] = {
     "certify.sequential.reject_prob": 0.0001,
     "certify.processes": 1,
     "certify.device": "auto",
+    "certify.block": None,
     "promote.min_gain": 0.005,
     "promote.confidence": 0.95,
     "promote.max_abstention": 0.5,
@@ -85,6 +85,7 @@ EACH: dict[str, list[Any]] = {
     "train.macer.inverse_temperature": [4.0, 16.0, 16.0, 16.0, 16.0, 16.0, 16.0],
     "train.macer.deferred": [True, False, False, False, True, True, False],
     "train.consistency.weight": [5.0, 10.0, 10.0, 10.0, 5.0, 5.0, 10.0],
+    "train.sun2025.selection_epoch": [12, 70, 70, 70, 70, 70, 70],
     "certify.n": [10000, 10000, 100000, 100000, 100000, 1000, 100000],
     "certify.bound": ["two_class", "two_class", "one_class", "one_class", "one_class", "one_class", "one_class"],
     "certify.sequential.radii": [

@@ -52,6 +52,7 @@ def test_an_empty_history_counts_as_none(params, text):
     assert not len(load_level(params, SIGMA, description()).epochs)
 
 
+@pytest.mark.medium
 def test_attacks_are_read_where_they_were_on_this_very_table(params):
     artifacts.attacks(SIGMA).parent.mkdir(parents=True)
     artifacts.attacks(SIGMA).write_text("idx\tlabel\tpredict\tradius\tattacked\n0\t1\t1\t1.5\t\n")
@@ -72,6 +73,7 @@ def test_published_figures_are_those_of_data_method_and_sigma():
     assert published("cifar10", None, 0.5) == (None, None)
 
 
+@pytest.mark.medium
 def test_images_of_another_table_and_missing_ones_are_named_on_the_page(params):
     level = load_level(params, SIGMA, description())
     with pytest.raises(NoPictures, match=r"not those of the table at sigma 0\.5"):

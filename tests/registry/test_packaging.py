@@ -52,6 +52,7 @@ def imported_packages():
     return {COMES_WITH.get(package, package) for package in packages}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_model_asks_for_what_its_code_imports(network):
     of_resnet50 = {"torchvision"}

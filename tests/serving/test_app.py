@@ -113,6 +113,7 @@ def test_a_token_is_wanted_where_one_is_set(classifier):
             assert ask(client).status_code == status
 
 
+@pytest.mark.medium
 def test_past_the_limit_of_concurrent_work_callers_are_sent_away_and_the_service_recovers(classifier):
     app = create_app(classifier, limits=ServiceLimits(concurrent=2))
 

@@ -27,6 +27,7 @@ def test_a_preset_radius_is_certified_or_not_with_fewer_samples(classifier):
     assert ((answers["p_lower"] > 0.598) | answers["abstain"]).all(), "Phi(0.125 / 0.5) is .5987"
 
 
+@pytest.mark.medium
 def test_an_image_off_the_grid_is_rounded_and_its_radius_is_smaller_by_what_that_costs(classifier):
     """A quarter of a step away from an image on the grid: the same answer, to within its noise, less the loss."""
     images = some_images(4)

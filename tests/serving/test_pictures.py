@@ -247,6 +247,7 @@ def test_a_picture_of_exactly_the_size_fits_a_model_whose_images_are_not_square(
     assert images.shape == (1, 3, 16, 20)
 
 
+@pytest.mark.medium
 def test_a_picture_may_be_larger_than_numbers_may(classifier):
     """A photograph takes more bytes than the small image that it becomes."""
     large = picture((700, 700))

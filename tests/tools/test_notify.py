@@ -102,6 +102,7 @@ def test_one_that_is_silent_says_the_same_whoever_notices_first(monkeypatch):
     assert str(notify._post("http://127.0.0.1:1", b"")) == "no answer within 5 s"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("trickle", [False, True])
 def test_a_slow_webhook_is_given_up_after_a_short_time_and_not_told_twice(monkeypatch, tmp_path, capsys, trickle):
     """Also one that says a byte now and then, which no limit on a single read would notice."""
