@@ -3,6 +3,7 @@
 import gc
 import gzip
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def one_thread() -> None:
     import torch  # not for the process that only starts workers
 
     torch.set_num_threads(1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file whose tests are all left out is not imported either: imports are a quarter of what quick tests take."""
+    if collection_path.suffix != ".py" or "not medium" not in config.option.markexpr:
+        return None
+    return bool(re.search(r"^pytestmark = .*mark\.medium", collection_path.read_text(encoding="utf-8"), re.M)) or None
 
 
 LONGEST = ("test_pipeline.py", "test_train_stage.py", "test_preset_soundness.py", "test_two_class_soundness.py")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.api import OLS
+from statsmodels.regression.linear_model import OLS
 
 from components.evaluation.metrics import certified_radii
 from components.evaluation.paired import PairedDifference
