@@ -220,3 +220,20 @@ def weights_in(folders: list[Path]) -> list[bytes]:
     """In the working copy whose rank was the first, whichever that was."""
     paths = [folder / artifacts.model(SIGMA) / "weights.safetensors" for folder in folders]
     return [path.read_bytes() for path in paths if path.exists()]
+
+
+def test_the_example_for_slurm_trains_on_the_nodes_that_slurm_names(prepared, tmp_path):
+    """Without Slurm: a job of one node, whose two programs are replaced."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder, symlinks=True)
+    edit(folder / "params.yaml", {"epochs: 30": "epochs: 1", "warmup_epochs: 3": "warmup_epochs: 1"})
+    programs = {"srun": 'exec "$@"', "scontrol": "echo localhost"}
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "PYTHONPATH": str(ROOT)}
+    values = environment() | job | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "examples/fleet/slurm_train.sh"), str(SIGMA)]
+    done = subprocess.run(command, cwd=folder, env=values, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1 of 1" in done.stdout + done.stderr
