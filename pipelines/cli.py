@@ -125,7 +125,8 @@ def guard(stage: Callable[..., None], *arguments: Any, **options: Any) -> int:
     Of several processes only the one that fails prints; if all fail alike, one prints. If one fails, the others end
     with its exit code.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the KeyboardInterrupt below
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored by what `nohup ... &` starts
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: the KeyboardInterrupt below
     ranks, line, code, lost = World(), "", DONE, False
     with ExitStack() as open_world:
         try:

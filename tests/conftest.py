@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ gc.disable()  # until all is imported
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by `nohup ... &`, and then all that tests start ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # workers share the server of the process that starts them
         config.add_cleanup(warm_start.start_server())
 

@@ -1,6 +1,7 @@
 """What every command line shares."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,24 @@ def test_a_container_with_little_shared_memory_is_one_line():
     assert done.returncode == 1
     assert done.stderr.startswith("error: /dev/shm has 1 MiB, too little for the worker processes that decode images: ")
     assert done.stderr.count("\n") == 1
+
+
+WAIT = """
+import time
+from pipelines.cli import guard
+def wait():
+    print("ready", flush=True)
+    time.sleep(60)
+raise SystemExit(guard(wait))
+"""
+
+
+def test_a_stage_listens_to_an_interrupt_that_its_starter_ignores():
+    """As what `nohup ... &` starts does; a flow and DVC's watcher stop stages by it."""
+    command = f"trap '' INT; exec '{sys.executable}' -c '{WAIT}'"
+    pipe = subprocess.PIPE
+    stage = subprocess.Popen(["sh", "-c", command], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    assert stage.stdout.readline() == "ready\n"
+    stage.send_signal(signal.SIGINT)
+    _, said = stage.communicate(timeout=20)
+    assert (stage.returncode, said.startswith("stopped; what is finished is kept")) == (75, True)
