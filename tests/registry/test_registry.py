@@ -264,7 +264,7 @@ def test_mlflow_s_own_server_answers_and_refuses_bad_input_with_400(store):
         wait_for(url, process)
         good = httpx.post(f"{url}/invocations", json={"inputs": IMAGES.tolist(), "params": {"radius": 0.125}})
         assert good.status_code == 200
-        (example,) = Path(store.removeprefix("sqlite:///")).parent.glob("artifacts/**/serving_input_example.json")
+        example = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}@champion")) / "serving_input_example.json"
         body, kind = example.read_bytes(), {"content-type": "application/json"}
         assert len(httpx.post(f"{url}/invocations", content=body, headers=kind).json()["predictions"]) == 2
         assert {"class", "radius", "abstain", "p_lower"} <= set(good.json()["predictions"][0])

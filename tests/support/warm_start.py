@@ -50,6 +50,7 @@ LATE += (
     "COLUMNS",
     "PREFECT_",
     "TORCHINDUCTOR_CACHE_DIR",
+    "_TORCHINDUCTOR_",  # set by what is compiled, for what it compiles
     "CUBLAS_",
     "KMP_",
 )
