@@ -14,7 +14,7 @@ from components.model import weights
 from pipelines import artifacts
 from tests.support.registered import app_of
 from tests.support.serving import ask, running
-from tests.support.workspace import ROOT, copy_project, run
+from tests.support.workspace import ROOT, copy_project, copy_results, run
 
 pytestmark = pytest.mark.medium
 SIGMA = 0.5
@@ -43,7 +43,10 @@ def stage(project, name, *options):
     return run(project, sys.executable, "-m", f"pipelines.{name}", *options)
 
 
-def test_a_checkpoint_is_certified_evaluated_and_registered_without_training(project):
+@pytest.fixture(scope="module")
+def told(project):
+    """What each stage told on the way to a registered model."""
+    told = {}
     for name, options in {
         "check": [],
         "train": ["--sigma", str(SIGMA)],
@@ -53,9 +56,13 @@ def test_a_checkpoint_is_certified_evaluated_and_registered_without_training(pro
     }.items():
         result = stage(project, name, *options)
         assert result.returncode == 0, result.stdout + result.stderr
-        if name == "train":
-            assert "weights of checkpoint.pth.tar, matched by name" in result.stdout
-    assert re.search(r"digits-sigma-0\.5 v1", result.stdout)
+        told[name] = result.stdout
+    return told
+
+
+def test_a_checkpoint_is_certified_evaluated_and_registered_without_training(project, told):
+    assert "weights of checkpoint.pth.tar, matched by name" in told["train"]
+    assert re.search(r"digits-sigma-0\.5 v1", told["register"])
     trained, card = weights.load(project / artifacts.model(SIGMA))
     saved = torch.load(project / "checkpoint.pth.tar", weights_only=True)["state_dict"]
     assert len(trained.state_dict()) == len(saved)
@@ -67,7 +74,7 @@ def test_a_checkpoint_is_certified_evaluated_and_registered_without_training(pro
     assert list(history) == ["epoch", "learning_rate", "loss", "noisy_accuracy", "seconds"]
 
 
-def test_it_is_promoted_and_answers_with_a_certificate(project, monkeypatch):
+def test_it_is_promoted_and_answers_with_a_certificate(project, told, monkeypatch):
     result = stage(project, "promote")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "v1 is champion now" in result.stdout
@@ -86,18 +93,19 @@ def test_it_is_promoted_and_answers_with_a_certificate(project, monkeypatch):
     assert card["results"]["clean_accuracy"] > 0.8
 
 
-def test_weights_that_do_not_fit_are_one_line_and_leave_what_is_there(project):
-    folder = project / artifacts.model(SIGMA)
+def test_weights_that_do_not_fit_are_one_line_and_leave_what_is_there(project, told, tmp_path):
+    copy = copy_results(project, tmp_path)
+    folder = copy / artifacts.model(SIGMA)
     before = {path.name: path.read_bytes() for path in folder.glob("*")}
-    torch.save({"fc.weight": torch.zeros(10, 3), "fc.bias": torch.zeros(10)}, project / "other.pt")
-    change(project, weights="other.pt", epochs=0)
-    result = stage(project, "train", "--sigma", str(SIGMA))
+    torch.save({"fc.weight": torch.zeros(10, 3), "fc.bias": torch.zeros(10)}, copy / "other.pt")
+    change(copy, weights="other.pt", epochs=0)
+    result = stage(copy, "train", "--sigma", str(SIGMA))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: train.weights is 'other.pt': not the weights of this network; missing: 1.weight")
-    change(project, weights="nowhere.pt", epochs=0)
-    result = stage(project, "check")
+    change(copy, weights="nowhere.pt", epochs=0)
+    result = stage(copy, "check")
     assert result.returncode == 1
     assert "train.weights is 'nowhere.pt': there is no file" in result.stderr
     assert {path.name: path.read_bytes() for path in folder.glob("*")} == before

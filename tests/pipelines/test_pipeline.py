@@ -21,6 +21,10 @@ pytestmark = pytest.mark.medium
 
 @pytest.fixture
 def client(project: Path) -> mlflow.MlflowClient:
+    return client_of(project)
+
+
+def client_of(project: Path) -> mlflow.MlflowClient:
     mlflow.set_tracking_uri(f"sqlite:///{project}/.state/mlflow/mlflow.db")
     return mlflow.MlflowClient()
 
@@ -276,13 +280,16 @@ def test_the_flow_runs_the_whole_graph(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_experiment_logs_runs_in_the_main_store_and_moves_no_alias(project, client):
+def test_an_experiment_logs_runs_in_the_main_store_and_moves_no_alias(project, tmp_path):
+    copy = copy_results(project, tmp_path)
+    assert stages_run(run(copy, "dvc", "repro")) == ["brought", "register"]
+    client = client_of(copy)
     before = len(runs(client))
-    subprocess.run(["git", "add", "-A"], cwd=project, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=copy, check=True)
     subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "results"], cwd=project, check=True
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "results"], cwd=copy, check=True
     )
-    result = run(project, "dvc", "exp", "run", "--temp", "-S", "train.epochs=1", "-S", "train.warmup_epochs=1")
+    result = run(copy, "dvc", "exp", "run", "--temp", "-S", "train.epochs=1", "-S", "train.warmup_epochs=1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(runs(client)) == before + 2
     for name in ("digits-sigma-0.5", "digits-sigma-1.0"):
