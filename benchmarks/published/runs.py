@@ -138,20 +138,23 @@ class Run:
         write_params(self.folder, wanted)
 
     def finish_before(self, deadline: float) -> int:
-        """Prepare, train and certify; STOPPED_EARLY at the deadline, DONE otherwise."""
+        """Prepare, train and certify, and pack what there is; STOPPED_EARLY at the deadline, DONE otherwise."""
         self._share_data()
+        code = self._stages_before(deadline)
+        if code == DONE:
+            self._describe()
+        self._keep()
+        return code
+
+    def _stages_before(self, deadline: float) -> int:
         for stage in ("train", "certify"):
-            minutes = (deadline - time.monotonic()) / 60
-            if minutes <= 0:
-                return STOPPED_EARLY
             start = time.monotonic()
-            code = run_in(self.folder, stage, "--sigma", self.level, "--max-minutes", str(minutes))
+            if start >= deadline:
+                return STOPPED_EARLY
+            code = run_in(self.folder, stage, "--sigma", self.level, "--max-minutes", str((deadline - start) / 60))
             self._add_seconds(stage, time.monotonic() - start)
             if code == STOPPED_EARLY:
-                self._keep()
                 return code
-        self._describe()
-        self._keep()
         return DONE
 
     def _share_data(self) -> None:

@@ -17,7 +17,7 @@ from benchmarks.published.adopt import fitting_sigma
 from benchmarks.published.compare import compare
 from benchmarks.published.kept import load, params_at
 from benchmarks.published.page import departures, draw, not_yet_run, rankings, trained_on, write_page
-from benchmarks.published.runs import Plan, scaled
+from benchmarks.published.runs import Plan, Run, scaled
 from components import params as parameters
 from components.certification import table
 from components.certification.table import display_radius
@@ -185,10 +185,20 @@ def test_a_budget_ends_a_run_with_75_and_another_machine_goes_on_from_its_pack(w
     result = paper("run", *SMALL, "--out", first, "--packs", packs, "--max-minutes", str(half / 60))
     assert result.returncode == 75, result.stderr
     assert "run the same command again" in result.stderr
+    assert [pack.name for pack in packs.iterdir()] == ["digits-gaussian-0.5.tar.gz"]
     shutil.rmtree(tmp_path / "first")
     result = paper("run", *SMALL, "--out", tmp_path / "second/digits", "--packs", packs)
     assert result.returncode == 0, result.stderr
+    assert "continuing after epoch" in result.stdout
     assert outcome(tmp_path / "second/digits/gaussian/0.5") == outcome(whole)
+
+
+def test_a_budget_that_is_over_between_two_stages_packs_what_there_is(tmp_path):
+    out, packs = tmp_path / "digits", tmp_path / "packs"
+    one = Run(Plan(ROOT / "recipes/digits.yaml", out, None, {}, packs, None), "gaussian", "0.5")
+    one.begin()
+    assert one.finish_before(time.monotonic()) == 75
+    assert [pack.name for pack in packs.iterdir()] == ["digits-gaussian-0.5.tar.gz"]
 
 
 @pytest.mark.slow
