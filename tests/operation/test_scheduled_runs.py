@@ -13,7 +13,7 @@ import mlflow
 import psutil
 import pytest
 
-from tests.support.prefect_server import wait_until
+from tests.support.prefect_server import Server, wait_until
 from tests.support.scheduled_runs import (
     FLOW,
     LONG,
@@ -38,17 +38,21 @@ def nightly(tmp_path_factory, server) -> Path:
     project = copy_project(tmp_path_factory.mktemp("nightly"))
     edit(project / "params.yaml", ONE_LEVEL)
     commit(project, "one noise level")
+    assert "new: validate, train@0.5, certify@0.5, evaluate" in bring_up_to_date(project, server)
+    return project
+
+
+def bring_up_to_date(project: Path, server: Server) -> str:
+    """What the flow for scheduled runs said."""
     done = run(project, *FLOW, "run", "--worktree", **server.environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "new: validate, train@0.5, certify@0.5, evaluate" in done.stderr
-    return project
+    return done.stderr
 
 
 @pytest.fixture
 def current(nightly, server) -> Path:
     """The project with its scheduled runs up to date: a test before may have left a training without its outputs."""
-    done = run(nightly, *FLOW, "run", "--worktree", **server.environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    bring_up_to_date(nightly, server)
     return nightly
 
 
@@ -75,9 +79,12 @@ def test_the_working_copy_is_untouched_and_finds_the_results_in_the_shared_cache
     assert not (current / "outputs/models/0.5").exists()
     provenance = json.loads((current / ".state/scheduled/outputs/training_logs/0.5/provenance.json").read_text())
     assert provenance["git_state"] == "clean"
+    client = mlflow.MlflowClient(f"sqlite:///{current}/.state/mlflow/mlflow.db")
+    (registered, *_) = before = [version.version for version in client.search_model_versions()]
     by_hand = run(current, "dvc", "repro")
     assert stages_run(by_hand) == ["brought", "register"]
-    assert "digits-sigma-0.5 v" in by_hand.stdout
+    assert f"digits-sigma-0.5 v{registered}" in by_hand.stdout
+    assert [version.version for version in client.search_model_versions()] == before
     subprocess.run(["git", "clean", "-fdq"], cwd=current, check=True)
 
 
