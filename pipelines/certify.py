@@ -89,7 +89,7 @@ def run(
         return
 
     mine = (shard or WHOLE).divided(ranks.rank, ranks.size)
-    remedy = "give all of them the same params.yaml, model, data, code and torch"
+    remedy = "give all of them the same params.yaml, model, data, code and versions"
     ranks.compare(job.identity | {"images": len(job.indices), "shard": str(shard)}, remedy)
     if ranks.rank == 0:
         claim(shard.file(folder) if shard else folder)

@@ -114,7 +114,7 @@ def run(params: Params, sigma: float, max_minutes: float, checkpoint_seconds: fl
     device = use_device(settings.threads, settings.device)
     with connected(device) as ranks:
         job = Job(params, sigma, settings, description, split, device, ranks)
-        ranks.world.compare(job.facts, "give all of them the same params.yaml, data, code and torch")
+        ranks.world.compare(job.facts, "give all of them the same params.yaml, data, code and versions")
         if ranks.is_main:
             claim(job.checkpoints)
         ranks.world.meet()  # the other ranks wait for the claim

@@ -13,11 +13,15 @@ def provenance() -> dict[str, str]:
     return {
         "git_commit": _git("rev-parse", "HEAD") or os.environ.get("GIT_COMMIT", "none"),
         "git_state": "clean" if _git("status", "--porcelain", "--untracked-files=no") == "" else "uncommitted changes",
-        "python": platform.python_version(),
-        "torch": version("torch"),
+        **versions(),
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: numbers may differ in their last digits between versions."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "scipy")}}
 
 
 def _git(*arguments: str) -> str | None:

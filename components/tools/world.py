@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
+from components.tools.provenance import versions
 from components.tools.roll_call import POLL, LostRank, call_roll, wait_for_all
 
 BEAT = 1.0
@@ -29,7 +30,7 @@ has twice as long again."""
 
 def silence_allowed() -> float:
     """Seconds without a sign of life after which a rank counts as lost."""
-    return float(os.environ.get("SMOOTHMIX_SILENCE_SECONDS", 45))
+    return float(os.environ.get("SMOOTHMIX_SILENCE_SECONDS", 20))
 
 
 class End(NamedTuple):
@@ -57,6 +58,8 @@ class World:
         self._interrupted = False
         self._end: End | None = None
         self._over = threading.Event()
+        self._deaf = False
+        """Whether the store has gone with its machine: it will not come back, and torch prints a page per question."""
 
     def name(self, rank: int) -> str:
         """For people."""
@@ -82,12 +85,12 @@ class World:
         """Refuse ranks that are not at work on the same thing.
 
         Args:
-            facts: by name, JSON-able; the same in all ranks where all is well.
+            facts: by name, JSON-able; the same in all ranks where all is well, as the versions of what computes are.
 
         Raises:
             ValueError: in every rank alike, naming what differs, where, and the remedy.
         """
-        everyone = [json.loads(message) for message in self.meet(json.dumps(facts))]
+        everyone = [json.loads(message) for message in self.meet(json.dumps(facts | versions()))]
         told = []
         for name in dict.fromkeys(name for those in everyone for name in those):
             values = [those.get(name) for those in everyone]
@@ -137,8 +140,9 @@ class World:
     def _tell(self, end: End) -> tuple[int, str]:
         """Tell the others; gives the exit code, and what this rank has to print."""
         self._end = end
-        with suppress(RuntimeError):  # the store has gone with its machine: nobody is left to hear it
-            self._store.set(f"end/{self.rank}", json.dumps(end))
+        if not self._deaf:
+            with suppress(RuntimeError):
+                self._store.set(f"end/{self.rank}", json.dumps(end))
         if not end.code:
             return end.code, ""
         ends = self._hear(lambda ends: len(ends) == len(self._others)) | {self.rank: end}
@@ -151,15 +155,19 @@ class World:
 
     def _ends(self) -> dict[int, End]:
         """Of the other ranks, those that have ended."""
-        with suppress(RuntimeError):
+        if self._deaf:
+            return {}
+        try:
             ended = [rank for rank in self._others if self._store.check([f"end/{rank}"])]
             return {rank: End(*json.loads(self._store.get(f"end/{rank}"))) for rank in ended}
-        return {}
+        except RuntimeError:
+            self._deaf = True
+            return {}
 
     def _hear(self, enough: Callable[[dict[int, End]], object]) -> dict[int, End]:
-        """The ends of the others, as soon as they are enough, or after TALK seconds."""
+        """The ends of the others, as soon as they are enough, after TALK seconds, or once the store has gone."""
         until = time.monotonic() + TALK
-        while not enough(ends := self._ends()) and time.monotonic() < until:
+        while not enough(ends := self._ends()) and not self._deaf and time.monotonic() < until:
             time.sleep(POLL)
         return ends
 
@@ -232,6 +240,7 @@ class World:
             self._store.add(f"pulse/{self.rank}", 1)
             return self._store.multi_get([f"pulse/{rank}" for rank in self._others])
         except RuntimeError:
+            self._deaf = True
             line = "error: the machine of rank 0, or torchrun there, does not answer any more"
             self._end_now(End(1, line, self.rank))
 

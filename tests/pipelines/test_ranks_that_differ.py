@@ -129,12 +129,20 @@ def other_code(folder: Path) -> None:
         file.write("# another comment\n")
 
 
-def other_torch(folder: Path) -> None:
-    """What torch says of its version, where code asks for it; it finds its backends there, too."""
-    told = folder / "torch-9.9.dist-info"
+def other_version(folder: Path, name: str) -> None:
+    """What a library says of its version, where code asks for it; torch finds its backends there, too."""
+    told = folder / f"{name}-9.9.dist-info"
     told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
-    (told / "entry_points.txt").write_text(distribution("torch").read_text("entry_points.txt") or "")
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+    (told / "entry_points.txt").write_text(distribution(name).read_text("entry_points.txt") or "")
+
+
+def other_torch(folder: Path) -> None:
+    other_version(folder, "torch")
+
+
+def other_numpy(folder: Path) -> None:
+    other_version(folder, "numpy")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +152,7 @@ def other_torch(folder: Path) -> None:
         ("train", other_data, r"data_sha256 is \w+ on {0} and \w+ on {1}"),
         ("train", other_code, r"code_sha256 is \w+ on {0} and \w+ on {1}"),
         ("train", other_torch, r"torch is \S+ on {0} and 9\.9 on {1}"),
+        ("train", other_numpy, r"numpy is \S+ on {0} and 9\.9 on {1}"),
         ("certify", other_recipe, r"n is 10000 on {0} and 20000 on {1}; seed is \d+ on {0} and \d+ on {1}"),
         ("certify", other_weights, r"weights_sha256 is \w+ on {0} and \w+ on {1}"),
     ],
@@ -170,10 +179,17 @@ def files_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("lost", "replaced"), [(0, False), (1, False), (1, True)], ids=["first", "second", "a machine in its place"]
+    ("lost", "number", "replaced", "seconds"),
+    [
+        pytest.param(0, signal.SIGKILL, False, 60, id="first"),
+        pytest.param(1, signal.SIGKILL, False, 60, id="second"),
+        pytest.param(1, signal.SIGKILL, True, 60, id="a machine in its place"),
+        pytest.param(1, signal.SIGSTOP, False, 75, id="it hangs"),
+    ],
 )
-def test_a_training_goes_on_within_a_minute_after_a_machine_lost_its_process(prepared, tmp_path, lost, replaced):
-    """By torchrun's rendezvous c10d, with one folder of state for all: to the weights of a training left alone."""
+def test_a_training_goes_on_soon_after_a_machine_lost_its_process(prepared, tmp_path, lost, number, replaced, seconds):
+    """By torchrun's rendezvous c10d, with one folder of state for all: to the weights of a training left alone. After a
+    hang, torchrun gives the one that hangs 30 s to end by itself."""
     whole = [shutil.copytree(prepared, tmp_path / name) for name in ("left alone", "its other")]
     killed = [shutil.copytree(prepared, tmp_path / name) for name in ("killed", "its other, too")]
     for one, other in (whole, killed):
@@ -190,12 +206,14 @@ def test_a_training_goes_on_within_a_minute_after_a_machine_lost_its_process(pre
         if replaced:
             agents[lost].kill()
             agents[lost].wait()  # the worker lives on, and holds its pipes
-        os.kill(worker, signal.SIGKILL)
+        os.kill(worker, number)
+        since = time.monotonic()
         if replaced:
             agents[lost] = start_agent(agents[lost].args, killed[lost])
         time.sleep(1)  # the checkpoint under way
         before = newest_checkpoint(killed[0])
-        wait_until(lambda: newest_checkpoint(killed[0]) > before, seconds=60)
+        wait_until(lambda: newest_checkpoint(killed[0]) > before, seconds)
+        print(f"went on after {time.monotonic() - since:.0f} s")
         ends = ends_of(agents)
     finally:
         for agent in agents:
@@ -203,6 +221,7 @@ def test_a_training_goes_on_within_a_minute_after_a_machine_lost_its_process(pre
                 agent.terminate()
     assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert "Traceback" not in ends[0].stderr + ends[1].stderr
+    assert max(end.stderr.count("Exception raised from") for end in ends) <= 2  # of torch's C++, a page for each
     assert "continuing after epoch" in ends[0].stdout + ends[1].stdout
     assert [end.returncode for end in ends_of(start_together(whole, "train", *often, restarts=1))] == [0, 0]
     (one,), (other,) = weights_in(killed), weights_in(whole)
