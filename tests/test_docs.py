@@ -65,8 +65,10 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_that_a_page_gives_exist(page, names):
-    named = re.findall(r"`(?:smoothmix|python -m pipelines)[. ]([a-z]+)", page.read_text(encoding="utf-8"))
-    assert set(named) <= names
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"`(?:smoothmix|python -m pipelines)[. ]([a-z]+)", text)) <= names
+    modules = set(re.findall(r"python -m ((?:pipelines|benchmarks|examples)\.[a-z_]+)", text))
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
 
 def test_the_site_has_every_page_and_every_folder_of_components(build):

@@ -14,6 +14,7 @@ from benchmarks.published.seeds import has_seeds, over_seeds
 from components import params as parameters
 from components.certification.table import display_radius
 from components.evaluation import plots
+from components.evaluation.page.facts import duration
 from components.evaluation.paired import PairedDifference, paired_acr_difference
 from components.tools.files import write_text
 from components.tools.hashing import hash_value
@@ -27,6 +28,7 @@ TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
 """Size of the published training sets; the published figures are from training on all images."""
 DRAWN_FROM = "drawn_from"
 """Text chunk of a picture: the hash of what it shows."""
+COST_COLUMNS = ["training", "images/s"]
 ABOUT = "about.md"
 """File in a set's folder with facts that its other files lack, for example where the images come from."""
 HEADER = """# Results beside the published ones
@@ -75,7 +77,7 @@ def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: p
 def run_rows(runs: pd.DataFrame, dataset: str) -> tuple[list[str], list[list[str]]]:
     """The header, and one row per run."""
     header = ["σ", "method", "images trained on", "ACR, one-class", "published", "smoothmix's gain, paired 95 %"]
-    header += ["clean accuracy", "abstention", "ACR, two-class"]
+    header += ["clean accuracy", "abstention", "ACR, two-class", *COST_COLUMNS]
     rows = []
     for sigma, level in runs.groupby("sigma"):
         for run in level.sort_values("acr", ascending=False).to_dict("records"):
@@ -83,7 +85,7 @@ def run_rows(runs: pd.DataFrame, dataset: str) -> tuple[list[str], list[list[str
             cells += [f"{display_radius(run['acr'])} ± {run['acr_standard_error']:.3f}"]
             cells += [published_acr(dataset, run), gain(level, run)]
             cells += [f"{run['clean_accuracy']:.3f}", f"{run['abstention']:.3f}", display_radius(run["acr_two_class"])]
-            rows.append(cells)
+            rows.append(cells + training_cost([run]))
     return header, rows
 
 
@@ -91,12 +93,23 @@ def seeds_rows(runs: pd.DataFrame, dataset: str) -> tuple[list[str], list[list[s
     """The header, and one row per method and noise level."""
     header = ["σ", "method", "seeds", "ACR, one-class", "published"]
     header += ["smoothmix's gain, paired over seeds and images, 95 %", "clean accuracy", "abstention", "ACR, two-class"]
+    header += COST_COLUMNS
     rows = []
     for row in over_seeds(runs, OURS).to_dict("records"):
         cells = [f"{row['sigma']:g}", row["method"], f"{row['seeds']}", mean_cell(row, "acr")]
         cells += [published_acr(dataset, row), gain_cell(row["gain"])]
-        rows.append(cells + [mean_cell(row, name) for name in ("clean_accuracy", "abstention", "acr_two_class")])
+        cells += [mean_cell(row, name) for name in ("clean_accuracy", "abstention", "acr_two_class")]
+        own = runs[(runs["sigma"] == row["sigma"]) & (runs["method"] == row["method"])]
+        rows.append(cells + training_cost(own.to_dict("records")))
     return header, rows
+
+
+def training_cost(runs: list[dict[Any, Any]]) -> list[str]:
+    """How long a training took, the mean over runs, and how many images it saw per second."""
+    seconds = sum(run["seconds"]["train"] for run in runs)
+    known = all(map(known_images, runs))
+    images = sum(run["train_images"] * run["params"]["train.epochs"] for run in runs) if known else 0
+    return [duration(seconds / len(runs)), f"{images / seconds:,.0f}" if known else "?"]
 
 
 def mean_cell(row: dict[Any, Any], name: str) -> str:

@@ -16,7 +16,7 @@ import yaml
 from benchmarks.published.adopt import fitting_sigma
 from benchmarks.published.compare import compare
 from benchmarks.published.kept import load, params_at
-from benchmarks.published.page import departures, draw, not_yet_run, rankings, trained_on, write_page
+from benchmarks.published.page import departures, draw, not_yet_run, rankings, trained_on, training_cost, write_page
 from benchmarks.published.runs import Plan, Run, scaled
 from components import params as parameters
 from components.certification import table
@@ -67,6 +67,12 @@ def test_an_unknown_parameter_is_refused_by_name_before_anything_is_made(tmp_pat
     result = paper("run", *SMALL[:-2], "train.epohcs=3", "--out", tmp_path / "out")
     assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "train.epohcs" in result.stderr
+
+
+def test_the_cost_of_a_training_is_the_mean_over_its_runs():
+    runs = [{"seconds": {"train": s}, "train_images": 1000, "params": {"train.epochs": 18}} for s in (30.0, 42.0)]
+    assert training_cost(runs) == ["36 s", "500"]
+    assert training_cost([runs[0], runs[1] | {"train_images": float("nan")}]) == ["36 s", "?"]
 
 
 def test_the_page_names_every_departure_and_both_rankings():

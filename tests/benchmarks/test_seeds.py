@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.published.kept import load, params_at
-from benchmarks.published.page import departures, seeds_rows
+from benchmarks.published.page import departures, gain_cell, mean_cell, seeds_rows
 from benchmarks.published.runs import Plan, Run
 from benchmarks.published.seeds import has_seeds, over_seeds, paired_over_seeds
 from components.evaluation.paired import paired_acr_difference
@@ -126,3 +126,18 @@ def test_what_a_method_does_not_read_is_no_departure():
     ]
     line = departures("digits", pd.DataFrame(runs))
     assert line.endswith("digits.yaml: `train.smoothmix.mix_weight` 3.0 instead of 5.0 (smoothmix).")
+
+
+@pytest.mark.medium
+def test_the_readme_shows_the_kept_seeds():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if " ± " in line and "|" in line
+    ]
+    shown = {method: cells for method, *cells in rows}
+    expected: dict[str, list[str]] = {}
+    for row in over_seeds(load(ROOT / "results/digits_seeds"), "smoothmix").to_dict("records"):
+        gain = f" ({gain_cell(row['gain'])})" if row["gain"] else ""
+        expected.setdefault(row["method"], []).append(mean_cell(row, "acr") + gain)
+        assert row["seeds"] == 5
+    assert shown == expected
