@@ -70,7 +70,8 @@ class Sampler:
         block: int | None = None,
     ) -> None:
         """Args:
-        network: logits (B, num_classes) from images (B, C, H, W) in [0, 1]; put into eval mode.
+        network: logits (B, num_classes) from images (B, C, H, W) in [0, 1]; put into eval mode. Its weights stay as
+            they are from here on: compiled, they are constants.
         grid: steps from 0 to 1 of the grid that images lie on.
         precision: "float32", or "bfloat16" for the network alone, which gets float32 all the same.
         compiled: compile the network for this machine, or say in one line why not.
@@ -85,11 +86,16 @@ class Sampler:
         self.compiled = compiled and self._compile(image_shape)
 
     def _compile(self, image_shape: tuple[int, ...]) -> bool:
+        from torch._inductor import config  # a second to import, for who compiles alone
+
         start = time.perf_counter()
         candidate = torch.compile(classify, dynamic=False, fullgraph=True)
+        # Weights become constants: cast, folded and laid out for the hardware once, instead of in every block. On a CPU
+        # with bfloat16 units that makes LeNet and ResNet-20 two to three times as fast. On a GPU it was never tried.
+        frozen = config.patch(freezing=self.device.type == "cpu")
         try:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-            with torch.inference_mode():
+            with torch.inference_mode(), frozen:
                 candidate(self.network, torch.zeros(self.block, *image_shape, device=self.device), self.precision)
         except Exception as error:  # whatever the compiler trips over, the eager network is right
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from components.certification.noise import noisy_copies
 from components.certification.noise.discrete_normal import discrete_normal
 from components.certification.rows import common_facts
 from components.certification.sampling import BLOCK, Sampler, block_size
+from components.model import networks
 from tests.support.half_spaces import GRID, ByNumber, HalfSpaces, four_classes, random_images, sampler_of
 
 SIGMA = 0.5
@@ -220,6 +221,30 @@ def test_a_compiled_network_gives_the_classes_of_the_plain_one(sampler, image, c
     assert compiled.compiled
     assert "network compiled in" in capsys.readouterr().err
     assert np.abs(stream(compiled, image).count(5000) - stream(sampler, image).count(5000)).max() <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_network_has_its_own_weights_whatever_was_compiled_before_it(precision, tmp_path, monkeypatch):
+    """Compiled weights are constants: none may come from a network of the same form, of this process or of the cache."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    shape, facts = (1, 16, 16), {"grid": GRID, "num_classes": 10, "precision": precision}
+    image = random_images(*shape)
+    right, compiled = [], []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        network = networks.build("small_convnet", shape, 10)
+        with torch.no_grad():
+            network[-1].weight *= 20  # the noise, not the bias, decides
+        plain = Sampler(network, SIGMA, image_shape=shape, **facts)
+        right.append(stream(plain, image).count(1000))
+        if seed == 3:
+            torch._dynamo.reset()  # as in a later process: what is compiled comes from the disk
+        compiled.append(Sampler(network, SIGMA, image_shape=shape, **facts, compiled=True))
+        assert compiled[-1].compiled
+    for sampler, counts in zip(compiled, right, strict=True):
+        assert np.abs(stream(sampler, image).count(1000) - counts).sum() <= 20
+    assert min(np.abs(right[i] - right[j]).sum() for i in range(4) for j in range(i)) > 200
 
 
 def test_nothing_is_compiled_unless_asked(sampler):
