@@ -141,8 +141,10 @@ class World:
         """Tell the others; gives the exit code, and what this rank has to print."""
         self._end = end
         if not self._deaf:
-            with suppress(RuntimeError):
+            try:
                 self._store.set(f"end/{self.rank}", json.dumps(end))
+            except RuntimeError:
+                self._deaf = True
         if not end.code:
             return end.code, ""
         ends = self._hear(lambda ends: len(ends) == len(self._others)) | {self.rank: end}

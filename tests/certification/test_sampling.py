@@ -226,7 +226,7 @@ def test_a_compiled_network_gives_the_classes_of_the_plain_one(sampler, image, c
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_network_has_its_own_weights_whatever_was_compiled_before_it(precision, tmp_path, monkeypatch):
-    """Compiled weights are constants: none may come from a network of the same form, of this process or of the cache."""
+    """Compiled weights are constants: none may come from another network of the same form, here or in the cache."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     shape, facts = (1, 16, 16), {"grid": GRID, "num_classes": 10, "precision": precision}
     image = random_images(*shape)

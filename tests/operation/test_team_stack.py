@@ -28,6 +28,11 @@ ONE_LEVEL = {
     "every: 30": "every: 10",
     "\n  n: 200": "\n  n: 500",
 }
+THREE_LEVELS = {
+    r'\n  "0.5":': '\n  "0.25":\n    smoothmix: {attack_steps: 1}\n  "0.5":',
+    "epochs: 2": f"epochs: {(EPOCHS := 30)}",
+    "name: digits": "name: whole",
+}
 EQUAL = {"learning_rate: 0.05": "learning_rate: 0.0501"}
 MODEL = "digits-sigma-0.5"
 
@@ -214,6 +219,37 @@ def test_a_server_killed_while_a_model_is_registered_is_one_sentence_and_loses_a
     assert versions(stack, name) == ["1 READY"]
     assert runs(stack, name) == ["FINISHED"]
     assert MODEL in champion(project, stack)
+
+
+def test_three_levels_are_trained_and_registered_whole_though_the_database_was_killed_in_a_training(stack, tmp_path):
+    host = copy_project(tmp_path / "host")
+    edit(host / "params.yaml", THREE_LEVELS)
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        whole = subprocess.Popen(
+            ["dvc", "repro"], cwd=host, env=environment() | stack.tracking, stdout=output, stderr=output
+        )
+        wait_until(lambda: whole.poll() is not None or "RUNNING" in runs(stack, "whole"), seconds=300)
+        stack.postgres.kill()
+        try:
+            wait_until(lambda: whole.poll() is not None or len(trained(log)) == 2, seconds=300)
+        finally:
+            stack.postgres.start()
+        assert whole.wait(600) == 0, log.read_text()
+    assert "training goes on, registration will catch up" in log.read_text(), "it ended before the database was killed"
+    assert len(trained(log)) == 3
+    levels = [f"whole-sigma-{level}" for level in ("0.25", "0.5", "1.0")]
+    ready = "select name || ' ' || version || ' ' || status from model_versions where name like 'whole-%' order by name"
+    assert stack.postgres.sql(ready).split("\n") == [f"{name} 1 READY" for name in levels]
+    assert runs(stack, "whole") == ["FINISHED"] * 3
+    logged = "select count(*) from metrics where key = 'loss' and run_uuid in (select run_uuid from runs where "
+    logged += "experiment_id in (select experiment_id from experiments where name = 'whole')) group by run_uuid"
+    assert stack.postgres.sql(logged).split() == [str(EPOCHS)] * 3, "no epoch is missing, and none is there twice"
+
+
+def trained(log: Path) -> list[str]:
+    """The levels whose training has begun."""
+    return re.findall(r"Running stage 'train@(.+)'", log.read_text())
 
 
 # --- what is missing ---------------------------------------------------------------------------------------------
