@@ -22,7 +22,8 @@ NO_RUNS = "see `python -m benchmarks.published run --help`"
 
 
 def load(folder: Path, radii: list[float] | None = None) -> pd.DataFrame:
-    """One row per run of a set, or per noise level of a workspace; `certificates` holds its table.
+    """One row per run of a set, or per noise level of a workspace; `certificates` holds its table, `recipe` the name of
+    what its parameters depart from, and `dataset` that of the published figures beside it.
 
     Args:
         radii: at which certified accuracy is wanted.
@@ -83,7 +84,7 @@ def finished_run(own: Path, radii: list[float]) -> dict[str, Any]:
     params = parameters.load(own / artifacts.PARAMS)
     (sigma,) = params.sigmas
     known = read_json(own / FACTS, "run it again") | {"method": own.parent.name, "params": params_at(params, sigma)}
-    return one_class(own, sigma, radii) | known
+    return one_class(own, sigma, radii) | known | {"dataset": params.prepare.source}
 
 
 def workspace_run(own: Path, params: Params, sigma: float, radii: list[float]) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def workspace_run(own: Path, params: Params, sigma: float, radii: list[float]) -
     trained = {f"train.{name}": value for name, value in (card.training if card else {}).items() if name not in taken}
     used |= {name: value for name, value in trained.items() if name in used}
     used |= {f"certify.{name}": run[name] for name in ("mode", "n", "failure_prob")}
-    known = {"recipe": params.prepare.source, "method": used["train.method"], "params": used}
+    source = params.prepare.source
+    known = {"dataset": source, "recipe": source, "method": used["train.method"], "params": used}
     if (own / artifacts.DESCRIPTION).exists():
         known["train_images"] = load_description(own / artifacts.DESCRIPTION).train_images
     return run | known

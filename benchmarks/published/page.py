@@ -63,9 +63,9 @@ def write_page(results: Path) -> str:
 
 def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: pd.DataFrame) -> str:
     """One set of runs: table, departures, circumstances, plot."""
-    dataset = runs["recipe"].iloc[0]
+    recipe, dataset = runs["recipe"].iloc[0], runs["dataset"].iloc[0]
     about = (folder / ABOUT).read_text(encoding="utf-8") if (folder / ABOUT).exists() else ""
-    lines = [f"## {folder.name}\n", about, departures(dataset, runs), ""]
+    lines = [f"## {folder.name}\n", about, departures(recipe, runs), ""]
     header, rows = seeds_rows(runs, dataset) if has_seeds(runs) else run_rows(runs, dataset)
     lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
     lines += ["", *rankings(runs, dataset, published), "", circumstances(runs), ""]
@@ -148,7 +148,8 @@ def departures(recipe: str, runs: pd.DataFrame) -> str:
 
 def departures_of(recipe: str, run: dict[Any, Any]) -> dict[str, str]:
     """What differs from the recipe in one run, by parameter, for people."""
-    own, images = run["params"], TRAINING_IMAGES.get(recipe)
+    own = run["params"]
+    images = TRAINING_IMAGES.get(own["prepare.source"])
     whole = parameters.load(recipe_file(recipe))
     whole = replace(whole, train=replace(whole.train, method=own["train.method"]))  # levels differ by method
     published = params_at(whole, run["sigma"])

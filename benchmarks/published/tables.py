@@ -48,12 +48,12 @@ def entries(runs: pd.DataFrame, radii: list[float]) -> list[dict[str, Any]]:
     order = [name for name in ("sigma", "acr") if name in runs]
     found: list[dict[str, Any]] = []
     for run in runs.sort_values(order, ascending=[True, False][: len(order)]).to_dict("records"):
-        keys = {"dataset": run["recipe"], "method": run["method"], "sigma": run["sigma"]}
+        keys = {"dataset": run["dataset"], "method": run["method"], "sigma": run["sigma"]}
         own = {str(name): value for name, value in run.items()} | keys
         found.append(own | {"source": "ours", "one_of_seeds": has_seeds(runs)})
         acr, points = published(*keys.values())
         if acr is not None:
-            found.append(keys | {"source": "published", "acr": acr} | published_facts(run["recipe"], points))
+            found.append(keys | {"source": "published", "acr": acr} | published_facts(run["dataset"], points))
     for entry in found:
         entry["shares"] = {radius: accuracy(entry, radius) for radius in radii}
     shown = [radius for radius in radii if any(entry["shares"][radius] for entry in found)]
@@ -84,7 +84,7 @@ def tidy(name: str, entry: dict[str, Any]) -> list[dict[str, Any]]:
     rests_on = {key: entry.get(key) for key in ("n", "failure_prob", "images", "train_images")}
     rests_on |= {"epochs": params.get("train.epochs"), "seed": params.get("seed"), "departures": None}
     if params:
-        rests_on["departures"] = "; ".join(departures_of(entry["dataset"], entry).values()).replace("`", "")
+        rests_on["departures"] = "; ".join(departures_of(entry["recipe"], entry).values()).replace("`", "")
     error = entry.get("acr_standard_error")
     figures: list[dict[str, Any]] = [
         {"quantity": "acr", "bound": "one_class", "value": entry.get("acr"), "standard_error": error},
