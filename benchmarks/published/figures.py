@@ -38,7 +38,7 @@ def write_figures(folders: list[Path], out: Path) -> list[Path]:
     written = []
     for name, runs in sets.items():
         for sigma, level in runs.groupby("sigma"):
-            spec = figure(level, points[points["dataset"] == level["dataset"].iloc[0]])
+            spec = figure(level, points[points["dataset"] == level["params"].iloc[0]["prepare.source"]])
             written += plots.render_for_print(spec, out / f"{name}-sigma-{level_key(float(str(sigma)))}.pdf")
     return written
 

@@ -22,8 +22,7 @@ NO_RUNS = "see `python -m benchmarks.published run --help`"
 
 
 def load(folder: Path, radii: list[float] | None = None) -> pd.DataFrame:
-    """One row per run of a set, or per noise level of a workspace; `certificates` holds its table, `recipe` the name of
-    what its parameters depart from, and `dataset` that of the published figures beside it.
+    """One row per run of a set, or per noise level of a workspace; `certificates` holds its table.
 
     Args:
         radii: at which certified accuracy is wanted.
@@ -84,7 +83,7 @@ def finished_run(own: Path, radii: list[float]) -> dict[str, Any]:
     params = parameters.load(own / artifacts.PARAMS)
     (sigma,) = params.sigmas
     known = read_json(own / FACTS, "run it again") | {"method": own.parent.name, "params": params_at(params, sigma)}
-    return one_class(own, sigma, radii) | known | {"dataset": params.prepare.source}
+    return one_class(own, sigma, radii) | known
 
 
 def workspace_run(own: Path, params: Params, sigma: float, radii: list[float]) -> dict[str, Any]:
@@ -97,8 +96,7 @@ def workspace_run(own: Path, params: Params, sigma: float, radii: list[float]) -
     trained = {f"train.{name}": value for name, value in (card.training if card else {}).items() if name not in taken}
     used |= {name: value for name, value in trained.items() if name in used}
     used |= {f"certify.{name}": run[name] for name in ("mode", "n", "failure_prob")}
-    source = params.prepare.source
-    known = {"dataset": source, "recipe": source, "method": used["train.method"], "params": used}
+    known = {"recipe": params.prepare.source, "method": used["train.method"], "params": used}
     if (own / artifacts.DESCRIPTION).exists():
         known["train_images"] = load_description(own / artifacts.DESCRIPTION).train_images
     return run | known

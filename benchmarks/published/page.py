@@ -63,7 +63,7 @@ def write_page(results: Path) -> str:
 
 def section(folder: Path, runs: pd.DataFrame, published: pd.DataFrame, curves: pd.DataFrame) -> str:
     """One set of runs: table, departures, circumstances, plot."""
-    recipe, dataset = runs["recipe"].iloc[0], runs["dataset"].iloc[0]
+    recipe, dataset = runs["recipe"].iloc[0], runs["params"].iloc[0]["prepare.source"]
     about = (folder / ABOUT).read_text(encoding="utf-8") if (folder / ABOUT).exists() else ""
     lines = [f"## {folder.name}\n", about, departures(recipe, runs), ""]
     header, rows = seeds_rows(runs, dataset) if has_seeds(runs) else run_rows(runs, dataset)

@@ -48,12 +48,12 @@ def entries(runs: pd.DataFrame, radii: list[float]) -> list[dict[str, Any]]:
     order = [name for name in ("sigma", "acr") if name in runs]
     found: list[dict[str, Any]] = []
     for run in runs.sort_values(order, ascending=[True, False][: len(order)]).to_dict("records"):
-        keys = {"dataset": run["dataset"], "method": run["method"], "sigma": run["sigma"]}
+        keys = {"dataset": run["params"]["prepare.source"], "method": run["method"], "sigma": run["sigma"]}
         own = {str(name): value for name, value in run.items()} | keys
         found.append(own | {"source": "ours", "one_of_seeds": has_seeds(runs)})
         acr, points = published(*keys.values())
         if acr is not None:
-            found.append(keys | {"source": "published", "acr": acr} | published_facts(run["dataset"], points))
+            found.append(keys | {"source": "published", "acr": acr} | published_facts(keys["dataset"], points))
     for entry in found:
         entry["shares"] = {radius: accuracy(entry, radius) for radius in radii}
     shown = [radius for radius in radii if any(entry["shares"][radius] for entry in found)]

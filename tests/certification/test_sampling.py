@@ -226,7 +226,8 @@ def test_a_compiled_network_gives_the_classes_of_the_plain_one(sampler, image, c
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_network_has_its_own_weights_whatever_was_compiled_before_it(precision, tmp_path, monkeypatch):
-    """Compiled weights are constants: none may come from another network of the same form, here or in the cache."""
+    """Compiled weights are constants, and torch shares compiled code between networks of one form: it tells them apart
+    only where the setting is in force while it traces, which as one of torch.compile's `options` it is not."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     shape, facts = (1, 16, 16), {"grid": GRID, "num_classes": 10, "precision": precision}
     image = random_images(*shape)
